@@ -1,0 +1,1 @@
+"""The daemon on one machine: runs sessions, dials out, listens on nothing."""

@@ -1,0 +1,1 @@
+"""What this machine has: cpu, memory, GPUs, notices of its end."""

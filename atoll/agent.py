@@ -1,0 +1,36 @@
+"""An agent: the daemon on one machine, and that machine's slots."""
+
+from dataclasses import dataclass, field
+
+from atoll.slots import Slots
+from atoll.states import AgentState, Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """What the control plane knows of an agent. Whether it is connected is not stored: it is observed.
+
+    `epoch` counts registrations and cordon decisions, and only rises. `cordon_epoch` is the epoch of
+    the last decision to drain (0: none) and `acknowledged_epoch` the newest one the agent confirmed
+    together with its session list: it may be ended only when acknowledged >= cordon > 0 (I4).
+    `price` is micro-units an hour for the whole machine; `instance` is empty for registered machines.
+    """
+
+    id: str
+    name: str
+    site: str
+    group: str
+    state: AgentState = AgentState.READY
+    reason: Reason = Reason.JOINED
+    message: str = ""
+    capacity: Slots = Slots()
+    facts: dict[str, str] = field(default_factory=dict)
+    price: int = 0
+    spot: bool = False
+    instance: str = ""
+    epoch: int = 0
+    cordon_epoch: int = 0
+    acknowledged_epoch: int = 0
+    joined_at: float = 0.0
+    ended_at: float | None = None
+    version: int = 0

@@ -1,0 +1,1 @@
+"""`atoll`: a client of the API; each command is imported when it is called."""

@@ -1,0 +1,336 @@
+"""The REST API's objects, as both ends see them: the server encodes these, the SDK decodes them.
+
+In views money is in units (0.526 USD an hour), cpu in cores, memory in bytes, times in Unix seconds;
+`spec` and group fields have the document form of `atoll.document`, the one that YAML files use.
+"""
+
+from typing import Any
+
+import msgspec
+
+
+class View(msgspec.Struct, kw_only=True):
+    """Base of all views."""
+
+
+class GpuView(View):
+    """Devices of one model: `count` of them, `memory` bytes each."""
+
+    model: str
+    count: float
+    memory: int
+
+
+class SlotsView(View):
+    """An amount of resources: cores, bytes, devices."""
+
+    cpu: float = 0.0
+    memory: int = 0
+    disk: int = 0
+    gpu: list[GpuView] = []
+
+
+class MemberView(View):
+    """One member of a session's current attempt."""
+
+    rank: int
+    agent: str
+    agent_name: str
+    slots: SlotsView
+    state: str
+    exit_code: int | None = None
+    limits: str = ""
+    apps: dict[str, int] = {}
+
+
+class SessionView(View):
+    """A session. `cost` is what it has cost up to now, `saved` that against on-demand prices.
+
+    `wait_s` is the time it has waited for a place, over all attempts.
+    """
+
+    id: str
+    name: str
+    project: str
+    owner: str
+    state: str
+    reason: str
+    message: str
+    hint: str
+    attempt: int
+    interruptions: int
+    exit_code: int | None
+    site: str
+    group: str
+    instance: str
+    members: list[MemberView]
+    apps: dict[str, str]
+    cost: float
+    price: float
+    on_demand_cost: float
+    wait_s: float
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    spec: dict[str, Any]
+
+
+class AgentView(View):
+    """An agent with what it has, what is free, and whether its link is up. `runs` are its live run ids."""
+
+    id: str
+    name: str
+    site: str
+    group: str
+    state: str
+    reason: str
+    message: str
+    connected: bool
+    rtt_ms: float | None
+    capacity: SlotsView
+    free: SlotsView
+    price: float
+    spot: bool
+    instance: str
+    epoch: int
+    protected: bool
+    runs: list[str]
+    facts: dict[str, str]
+    joined_at: float
+    ended_at: float | None
+
+
+class InstanceView(View):
+    """A provider-side machine, from intent to its observed end."""
+
+    id: str
+    provider: str
+    group: str
+    site: str
+    shape: str
+    zone: str
+    spot: bool
+    state: str
+    reason: str
+    message: str
+    provider_id: str
+    agent: str
+    price: float
+    cost: float
+    console: str
+    created_at: float
+    joined_at: float | None
+    ended_at: float | None
+
+
+class SiteView(View):
+    """A place, with what its agents have and what is free there."""
+
+    name: str
+    labels: dict[str, str]
+    price: float
+    agents: int
+    connected: int
+    capacity: SlotsView
+    free: SlotsView
+    created_at: float
+
+
+class GroupView(View):
+    """A group with its counts: connected agents, launches under way, cold instances. `spec` is its document."""
+
+    name: str
+    site: str
+    kind: str
+    provider: str
+    agents: int
+    pending: int
+    cold: int
+    draining: int
+    cost: float
+    spec: dict[str, Any]
+    created_at: float
+
+
+class ProviderView(View):
+    """A cloud account."""
+
+    name: str
+    kind: str
+    settings: dict[str, Any]
+    live: int
+    created_at: float
+
+
+class TokenView(View):
+    """A token without its secret; `secret`, `command` and `paste` are only in the answer to its creation."""
+
+    id: str
+    kind: str
+    owner: str
+    site: str
+    group: str
+    uses_left: int
+    expires_at: float | None
+    created_at: float
+    secret: str = ""
+    command: str = ""
+    paste: str = ""
+
+
+class OfferView(View):
+    """One ranked way to run a session; `price` an hour for its share, `cost` expected in all."""
+
+    kind: str
+    site: str
+    group: str
+    target: str
+    slots: SlotsView
+    price: float
+    cost: float
+    start_s: float
+    spot: bool
+
+
+class RejectionView(View):
+    """Why something is no offer."""
+
+    site: str
+    group: str
+    target: str
+    reason: str
+    message: str
+
+
+class DecisionView(View):
+    """What was decided for a session, with the alternatives. `at` is 0 for a dry run."""
+
+    at: float
+    outcome: str
+    reason: str
+    message: str
+    hint: str
+    taken: list[OfferView]
+    ranked: list[OfferView]
+    rejected: list[RejectionView]
+    considered: int
+
+
+class StepView(View):
+    """A plan step or, with `action` `keep`, a decision not to act."""
+
+    at: float
+    plan: str
+    action: str
+    group: str
+    reason: str
+    message: str
+    agent: str = ""
+    instance: str = ""
+    shape: str = ""
+    sessions: list[str] = []
+
+
+class WhyView(View):
+    """The answer of `atoll why`: the present state in words, the decisions that led there, newest first, events."""
+
+    kind: str
+    id: str
+    name: str
+    state: str
+    reason: str
+    message: str
+    hint: str
+    decisions: list[DecisionView] = []
+    steps: list[StepView] = []
+    events: list["EventView"] = []
+
+
+class EventView(View):
+    """One change."""
+
+    rev: int
+    at: float
+    kind: str
+    key: str
+    name: str
+    state: str
+    reason: str
+    message: str
+
+
+class UsageRow(View):
+    """Cost of one site and group: what instances cost, what sessions there were charged, and on-demand prices."""
+
+    site: str
+    group: str
+    sessions: int
+    session_cost: float
+    instance_cost: float
+    on_demand_cost: float
+    instances: int
+    live: int
+
+
+class UsageView(View):
+    """`atoll cost`: rows and totals. `saved` is what on-demand prices would have cost more for the same runs."""
+
+    since: float
+    currency: str
+    rows: list[UsageRow]
+    session_cost: float
+    instance_cost: float
+    on_demand_cost: float
+    simulated: bool
+
+
+class SweepFinding(View):
+    """Something a sweep saw that cloud and store do not agree on, and what it did (or would do)."""
+
+    provider: str
+    instance: str
+    provider_id: str
+    state: str
+    finding: str
+    action: str
+
+
+class FindingView(View):
+    """One line of `doctor`."""
+
+    check: str
+    ok: bool
+    message: str
+    hint: str = ""
+
+
+class StatusView(View):
+    """`/v1/status`: the installation in one look, for the overview page and `atoll doctor`."""
+
+    installation: str
+    version: str
+    protocol: int
+    started_at: float
+    database: str
+    sessions: dict[str, int]
+    agents_connected: int
+    agents: int
+    instances_live: int
+    oldest_wait_s: float
+    oldest_wait_session: str
+    oldest_wait_reason: str
+    cost_now_per_hour: float
+    rev: int
+
+
+class Problem(View):
+    """RFC 9457 problem+json, with `code`, `reason` and `hint` of Atoll."""
+
+    type: str = "about:blank"
+    title: str = ""
+    status: int = 500
+    detail: str = ""
+    code: str = "INTERNAL"
+    reason: str = ""
+    hint: str = ""
+    id: str = ""

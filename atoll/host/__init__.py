@@ -1,0 +1,1 @@
+"""What every process takes from its machine: configuration, logging, clock and randomness."""

@@ -1,0 +1,154 @@
+"""A session: a unit of user work, on one agent or on a gang of several."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from atoll.slots import Request, Slots
+from atoll.states import Reason, SessionState
+
+
+class SessionType(StrEnum):
+    """What a session is for: a batch ends by itself, a service is meant to stay, interactive has a person."""
+
+    BATCH = "batch"
+    INTERACTIVE = "interactive"
+    SERVICE = "service"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a session may run: `sites` and `groups` it is limited to (empty: any)."""
+
+    sites: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostLimits:
+    """What a session may cost: `max_price` in micro-units an hour for its slots; `spot` False refuses spot."""
+
+    max_price: int | None = None
+    spot: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetime:
+    """How long: `max` seconds of running, `protect` against scale-in, `grace` seconds between TERM and KILL.
+
+    `expected` (seconds) is the user's estimate: the router weighs price against start delay with it.
+    """
+
+    max: float | None = None
+    protect: bool = False
+    grace: float = 10.0
+    expected: float = 600.0
+    max_wait: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """When the machine goes away under a session: how often it is queued again.
+
+    `lost` opts in to starting anew when an agent has been silent for `lease` seconds; the agent stops
+    the session itself before that, by its own clock (I8). Without it a session waits for its agent.
+    """
+
+    max: int = 3
+    lost: bool = False
+    lease: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSpec:
+    """What a user asks for. `resources` are for each of `nodes` members; all start or none does.
+
+    `apps` maps an app's name to the port it listens on (0: the agent picks a free one); the process finds
+    it in `ATOLL_APP_<NAME>_PORT`. `stdin` is given to rank 0.
+    """
+
+    command: tuple[str, ...]
+    name: str = ""
+    type: SessionType = SessionType.BATCH
+    runtime: str = "process"
+    workdir: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+    stdin: str = ""
+    resources: Request = Request()
+    nodes: int = 1
+    placement: Placement = Placement()
+    cost: CostLimits = CostLimits()
+    lifetime: Lifetime = Lifetime()
+    retry: Retry = Retry()
+    apps: dict[str, int] = field(default_factory=dict)
+    priority: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class MemberState(StrEnum):
+    """One member's process, as its agent last reported it."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One member of the current attempt: the agent it is on and the slots it holds there until it exited.
+
+    `out` and `err` are the final sizes of its output once exited: logs are complete when as much is stored.
+    """
+
+    rank: int
+    agent: str
+    slots: Slots
+    price: int = 0
+    state: MemberState = MemberState.STARTING
+    exit_code: int | None = None
+    reason: Reason = Reason.NONE
+    limits: str = ""
+    apps: dict[str, int] = field(default_factory=dict)
+    out: int = 0
+    err: int = 0
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A session as stored and as shown.
+
+    `reason`, `message` and `hint` say why it is in `state`. `attempt` counts placements; `members` are
+    the current attempt's. `instance` is the launch it waits for. `cost` (micro-units) is settled up to
+    the last ended attempt; while it runs, `price` (micro-units an hour) accrues since `started_at`.
+    `on_demand_price` is the cheapest on-demand offer's price when it was placed. `stopping_as` is the
+    end a session in `stopping` goes to.
+    """
+
+    id: str
+    name: str
+    project: str
+    owner: str
+    spec: SessionSpec
+    state: SessionState = SessionState.QUEUED
+    reason: Reason = Reason.SUBMITTED
+    message: str = ""
+    hint: str = ""
+    attempt: int = 0
+    members: tuple[Member, ...] = ()
+    site: str = ""
+    group: str = ""
+    instance: str = ""
+    stopping_as: SessionState | None = None
+    exit_code: int | None = None
+    interruptions: int = 0
+    cost: int = 0
+    price: int = 0
+    on_demand_price: int | None = None
+    on_demand_cost: int = 0
+    created_at: float = 0.0
+    queued_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+    waited_s: float = 0.0
+    version: int = 0

@@ -1,0 +1,18 @@
+"""A site: a place where agents are, such as a hall, a cloud region or one workstation."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A place with a price.
+
+    `price` is what an hour of a whole agent of a fixed group costs here in micro-units (power,
+    depreciation); machines made by a provider bring their own price.
+    """
+
+    name: str
+    labels: dict[str, str] = field(default_factory=dict)
+    price: int = 0
+    created_at: float = 0.0
+    version: int = 0

@@ -1,0 +1,31 @@
+"""A token: a join or API credential, stored only as a hash."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TokenKind(StrEnum):
+    """What a token lets its bearer do."""
+
+    JOIN = "join"  # make an agent of this group
+    API = "api"  # use the REST API as `owner`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A credential. `id` is the SHA-256 of its secret, in hex; the secret itself is never stored.
+
+    A join token is bound to a `group` and, for launched machines, to the `instance` it was made for;
+    it has `uses_left` and lapses at `expires_at` (None: never; API tokens only).
+    """
+
+    id: str
+    kind: TokenKind
+    owner: str = ""
+    site: str = ""
+    group: str = ""
+    instance: str = ""
+    uses_left: int = 1
+    expires_at: float | None = None
+    created_at: float = 0.0
+    version: int = 0

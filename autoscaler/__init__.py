@@ -1,0 +1,1 @@
+"""Unplaced demand, group state and prices in, a Plan out. Pure: no clock, no I/O."""

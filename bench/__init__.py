@@ -1,0 +1,1 @@
+"""Benchmarks against named peers; each module takes --quick and --json FILE."""

@@ -1,0 +1,1 @@
+"""The control plane: one ring of all sites."""

@@ -1,0 +1,1 @@
+"""Users' traffic to session apps, through the agents' links."""

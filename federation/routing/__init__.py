@@ -1,0 +1,1 @@
+"""Sessions in, ranked and explained placements out. Pure: no clock, no I/O."""

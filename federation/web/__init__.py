@@ -1,0 +1,1 @@
+"""The pages: server-rendered, updated live by a few lines of script."""

@@ -1,0 +1,1 @@
+"""Clouds that can make instances: the port, its errors, and a driver each."""

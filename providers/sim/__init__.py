@@ -1,0 +1,1 @@
+"""A pretend cloud on this machine whose instances are real agent processes."""
