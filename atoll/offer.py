@@ -3,8 +3,21 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from atoll import money
 from atoll.slots import Request, Slots
 from atoll.states import Reason
+
+WAIT_VALUE = 10
+"""What one second of waiting for a start is worth to a session, in micro-units (0.036 units an hour)."""
+
+
+def expected_cost(price: int, expected_s: float, start_s: float = 0.0) -> int:
+    """Return the expected total of an offer in micro-units: the money for start and run, and the worth of the delay.
+
+    `price` (micro-units an hour) is paid while the machine starts too, so a launch beats a running agent
+    only when it saves more than the delay costs, and at an equal price the sooner offer wins.
+    """
+    return money.cost(price, expected_s + start_s) + round(start_s * WAIT_VALUE)
 
 
 class OfferKind(StrEnum):

@@ -36,7 +36,7 @@ class Transaction(Protocol):
         ...
 
     async def find(
-        self, kind: type[R], *, after: str = "", limit: int = 0, newest: bool = False, **where: str | Sequence[str]
+        self, kind: type[R], /, *, after: str = "", limit: int = 0, newest: bool = False, **where: str | Sequence[str]
     ) -> list[R]:
         """Return rows whose indexed columns equal (or are among) the given values, ordered by creation then key.
 

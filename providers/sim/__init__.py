@@ -1,1 +1,1 @@
-"""A pretend cloud on this machine whose instances are real agent processes."""
+"""The pretend cloud: real machine processes on this machine, with prices, slow boots and injectable faults."""

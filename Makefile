@@ -1,0 +1,87 @@
+# Atoll's house rules as commands. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := atoll tunnel providers autoscaler agent federation tests bench
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: $(STAMP) ## make .venv from hashed requirements (only when they changed)
+
+# A Python of 3.11 to 3.13: `make venv PYTHON=/path/to/python` names one, else the first that fits is taken.
+$(STAMP): requirements/dev.txt pyproject.toml
+	@fits='import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; \
+	if ! $(BIN)/python -c "$$fits" 2>/dev/null || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+		for python in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+			if $$python -c "$$fits" 2>/dev/null; then found=$$python; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo "make: no Python 3.11, 3.12 or 3.13 found; install one (Debian 12: apt-get install python3 python3-venv)" \
+				"or name it: make venv PYTHON=/path/to/python" >&2; exit 1; \
+		fi; \
+		rm -rf $(VENV); \
+		$$found -m venv $(VENV) || { rm -rf $(VENV); \
+			echo "make: $$found cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }; \
+	fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: demo
+demo: venv ## the main job, end to end: local agent, two pretend sites, 30 real sessions
+	$(BIN)/atoll demo
+
+.PHONY: check
+check: venv system lint types imports test ## everything that must hold; what CI runs
+
+.PHONY: system
+system: ## system packages the tests need (installed when root on Debian, else named)
+	@sh tests/system-packages
+
+.PHONY: lint
+lint: venv ## format and lint
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+.PHONY: types
+types: venv ## mypy, strict
+	$(BIN)/mypy
+
+.PHONY: imports
+imports: venv ## the three floors (import-linter)
+	$(BIN)/lint-imports
+
+.PHONY: structure
+structure: venv ## sizes, docstrings, pure cores, wheel, links
+	$(BIN)/python -m pytest -q tests/structure
+
+.PHONY: test
+test: venv ## all tests, on two processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+.PHONY: format
+format: venv ## rewrite the sources in the house's format
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+.PHONY: bench
+bench: venv ## every benchmark at its quick size
+	@for name in bench/place.py bench/plan.py bench/start.py bench/memory.py; do \
+		module=$$(basename $$name .py); echo "== bench.$$module"; $(BIN)/python -m bench.$$module --quick || exit 1; done
+
+.PHONY: lock
+lock: venv ## compile requirements/*.txt anew from pyproject.toml
+	$(COMPILE) pyproject.toml -o requirements/base.txt
+	$(COMPILE) pyproject.toml --group dev -o requirements/dev.txt
+
+.PHONY: clean
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

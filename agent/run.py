@@ -1,0 +1,387 @@
+"""The agent's shell: it keeps the link up, feeds the core with events, carries out its commands and ships logs.
+
+Everything real comes through its constructor, so the simulation runs this very class.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from agent import events
+from agent.core import Core, Machine
+from agent.entry import Entry
+from agent.events import Command, Event, Exit
+from agent.journal import Journal
+from agent.logpump import CHANNELS, LogPump, Piece
+from agent.runtime.port import Runtime
+from agent.streams import StreamLeg
+from atoll.clock import Chance, Clock
+from atoll.session import MemberState
+from tunnel import wire
+from tunnel.backoff import Backoff
+from tunnel.dialer import Dialer
+from tunnel.link import Link, Side
+
+_log = logging.getLogger("atoll.agent")
+
+ADOPT_S = 1.0
+"""Longest wait for re-adopted runs before the first registration."""
+FLUSH_S = 3.0
+"""An agent that ends ships the rest of its logs for at most this long."""
+NOTICE_EVERY_S = 1.0
+RENEW_RETRY_S = 60.0
+STOPPED = "STOPPED"
+"""`Exit.reason` after `stop`: the runs go on."""
+
+
+class Notices(Protocol):
+    """Where a machine learns that it will be taken away."""
+
+    def check(self) -> tuple[float, str] | None:
+        """Return `(seconds left, message)` once there is a notice, else None."""
+        ...
+
+
+class Renewal(Protocol):
+    """How an agent's certificate is kept valid."""
+
+    def due_in(self) -> float:
+        """Return the seconds until half of the certificate's life is over; negative when it is."""
+        ...
+
+    async def request(self) -> str:
+        """Return a certificate request (PEM). Raises `OSError`."""
+        ...
+
+    def install(self, certificate: str) -> None:
+        """Use a new certificate (PEM) from the next dial on. Raises `OSError` or `AtollError`."""
+        ...
+
+
+class AgentShell:
+    """One agent. `run` it once; it ends when the core says so or `stop` is called."""
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        runtime: Runtime,
+        journal: Journal,
+        clock: Clock,
+        chance: Chance,
+        machine: Machine,
+        *,
+        notices: Notices | None = None,
+        renewal: Renewal | None = None,
+    ) -> None:
+        self.core = Core(machine)
+        self._dialer = dialer
+        self._runtime = runtime
+        self._journal = journal
+        self._clock = clock
+        self._backoff = Backoff(chance)
+        self._notices = notices
+        self._renewal = renewal
+        self._pump = LogPump()
+        self._link: Link | None = None
+        self._lost: asyncio.Future[str] | None = None
+        self._events: deque[Event] = deque()
+        self._handling = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended: asyncio.Future[Exit] | None = None
+        self._unjournaled: set[str] = set()
+        self._loop: asyncio.AbstractEventLoop
+        self.refusal: wire.Refuse | None = None
+        """What the control plane last said instead of a welcome."""
+        self.dial_error = ""
+        """Why the last dial failed, for people."""
+
+    @property
+    def registered(self) -> bool:
+        """Whether the control plane has welcomed this agent on the present link."""
+        return self.core.registered
+
+    async def run(self) -> Exit:
+        """Run until the agent ends; return why. The caller switches the machine off where that is asked for."""
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        self._runtime.attach(self)
+        self._restore()
+        tasks = [self._loop.create_task(self._stay_linked(), name="agent link")]
+        if self._notices is not None:
+            tasks.append(self._loop.create_task(self._watch_notices(self._notices), name="agent notices"))
+        if self._renewal is not None:
+            tasks.append(self._loop.create_task(self._keep_certificate(self._renewal), name="agent renewal"))
+        try:
+            waited: list[asyncio.Future[Any]] = [self._ended, *tasks]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+            end = await self._ended
+            await self._flush_logs()
+            return end
+        finally:
+            await self._close(tasks)
+
+    async def stop(self) -> None:
+        """End this process of the agent; its runs go on and are adopted by the next."""
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(Exit(STOPPED, "the agent was stopped"))
+        await asyncio.sleep(0)
+
+    def leave(self, reason: str) -> None:
+        """Take the agent out of the installation: its runs are stopped, then `run` returns."""
+        self._handle(events.LeaveAsked(reason))
+
+    # What the runtime tells (`Observer`).
+
+    def observed(self, event: events.RuntimeStarted | events.RuntimeExited | events.StartFailed, /) -> None:
+        """A run changed."""
+        self._handle(event)
+
+    def grown(self, run: str, channel: str, size: int, /) -> None:
+        """A run wrote output: ship it, or drop the oldest when too much waits."""
+        if run in self.core.runs:
+            self._spool(run, channel, size)
+            self._ship()
+
+    # What the link tells (`LinkOwner`).
+
+    def linked(self, link: Link, /) -> None:
+        """The connection is up: register."""
+        self._link = link
+        self._handle(events.Linked())
+
+    def received(self, link: Link, message: wire.FromAgent | wire.FromControl, /) -> None:
+        """A message of the control plane."""
+        if link is not self._link:
+            return
+        match message:
+            case wire.LogAck():
+                self._logs_stored(message)
+            case wire.Certificate() if self._renewal is not None:
+                self._install(self._renewal, message.certificate)
+            case wire.Refuse():
+                self._refused(message)
+            case wire.Welcome():
+                self.refusal = None
+                self._pump.restart()
+                self._handle(events.Received(message))
+                self._ship()
+            case wire.Start() | wire.Stop() | wire.Forget() | wire.Cordon() | wire.Leave():
+                self._handle(events.Received(message))
+
+    def stream_opened(self, _link: Link, opening: wire.OpenStream, /) -> asyncio.Protocol | None:
+        """A user's stream to a port of a run: only to one that this very run listens on (S2)."""
+        run = self.core.runs.get(opening.run)
+        port = run.apps.get(opening.app, 0) if run and opening.app else opening.port
+        if run is None or not run.live or not port or not self._runtime.listens(opening.run, port):
+            return None
+        return StreamLeg(lambda make: self._runtime.connect(opening.run, port, make))
+
+    def lost(self, link: Link, reason: str, /) -> None:
+        """The link is over."""
+        if link is self._link:
+            self._link = None
+            self._handle(events.Unlinked())
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(reason)
+
+    # Events and commands.
+
+    def _handle(self, event: Event) -> None:
+        """Give the core an event and carry out what it commands; events raised meanwhile wait their turn."""
+        self._events.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._events:
+                self._note_contact()
+                for command in self.core.handle(self._events.popleft(), self._clock.monotonic()):
+                    self._carry_out(command)
+        finally:
+            self._handling = False
+        self._arm()
+
+    def _note_contact(self) -> None:
+        if self._link is not None and self._link.answered_at is not None and self.core.registered:
+            at = self._clock.monotonic() - (self._loop.time() - self._link.answered_at)
+            if self.core.contact is None or at > self.core.contact:
+                now = self._clock.monotonic()
+                for command in self.core.handle(events.Contact(at), now):
+                    self._carry_out(command)
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case events.Send(message):
+                if self._link is not None:
+                    self._link.send(message)
+            case events.JournalPut(entry):
+                self._put(entry)
+            case events.Spawn(run, spec, slots, env, gpus):
+                if run not in self._unjournaled:
+                    self._runtime.spawn(run, spec, slots, env, gpus)
+            case events.Terminate(run):
+                self._runtime.terminate(run)
+            case events.Kill(run):
+                self._runtime.kill(run)
+            case events.Drop(run):
+                self._drop(run)
+            case events.Adopt(runs):
+                self._runtime.adopt(runs)
+            case events.JournalTerms(terms):
+                with self._disk("the terms"):
+                    self._journal.put_terms(terms)
+            case events.Exit() as end:
+                if self._ended is not None and not self._ended.done():
+                    self._ended.set_result(end)
+
+    def _put(self, entry: Entry) -> None:
+        try:
+            self._journal.put(entry)
+        except OSError as error:
+            _log.error("the journal record of %s could not be written: %s", entry.run, error)
+            if self.core.runs[entry.run].state is MemberState.STARTING and not entry.exited:
+                self._unjournaled.add(entry.run)
+                self._events.append(events.StartFailed(entry.run, f"its journal record could not be written: {error}"))
+
+    def _drop(self, run: str) -> None:
+        self._pump.forget(run)
+        self._unjournaled.discard(run)
+        with self._disk(run):
+            self._journal.drop(run)
+        with self._disk(run):
+            self._runtime.forget(run)
+
+    @contextlib.contextmanager
+    def _disk(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            _log.error("the disk refused a change about %s: %s", what, error)
+
+    def _arm(self) -> None:
+        """Wake up at the core's next deadline."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self.core.next_deadline()
+        if deadline is not None and self._ended is not None and not self._ended.done():
+            self._timer = self._loop.call_later(max(0.0, deadline - self._clock.monotonic()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._handle(events.Tick())
+
+    def _restore(self) -> None:
+        entries, terms = self._journal.load()
+        self._handle(events.Restored(tuple(entries), terms))
+        for entry in entries:
+            for channel in CHANNELS:
+                self._spool(entry.run, channel, self._runtime.log_size(entry.run, channel))
+
+    # Logs.
+
+    def _spool(self, run: str, channel: str, size: int) -> None:
+        drop = self._pump.grown(run, channel, size, self._runtime.log_base(run, channel))
+        if drop:
+            self._runtime.free_log(run, channel, drop)
+
+    def _ship(self) -> None:
+        if self._link is not None and self.core.registered:
+            self._pump.send(self._read, self._emit)
+
+    def _read(self, piece: Piece) -> bytes:
+        return self._runtime.read_log(piece.run, piece.channel, piece.offset, piece.limit)
+
+    def _emit(self, piece: Piece, data: bytes) -> None:
+        if self._link is not None:
+            self._link.send(wire.Log(run=piece.run, channel=piece.channel, offset=piece.offset, data=data))
+
+    def _logs_stored(self, message: wire.LogAck) -> None:
+        below = self._pump.acked(message.run, message.channel, message.offset)
+        if below:
+            self._runtime.free_log(message.run, message.channel, below)
+        self._ship()
+
+    async def _flush_logs(self) -> None:
+        """Before the end, and unless the runs go on, let the control plane store the rest of the output."""
+        if self._ended is None or self._ended.result().reason == STOPPED:
+            return
+        deadline = self._loop.time() + FLUSH_S
+        while self.core.registered and self._pump.pending and self._loop.time() < deadline:  # noqa: ASYNC110 - asks two objects, once in an agent's life
+            await asyncio.sleep(0.02)
+
+    # The link.
+
+    async def _stay_linked(self) -> None:
+        await self._wait_for_adoption()
+        while True:
+            self._lost = self._loop.create_future()
+            began = self._loop.time()
+            try:
+                await self._dialer.dial(lambda: Link(self, side=Side.AGENT))
+            except OSError as error:
+                self.dial_error = str(error) or type(error).__name__
+                _log.info("the control plane cannot be reached: %s", self.dial_error)
+            else:
+                reason = await self._lost
+                self.dial_error = ""
+                self._backoff.succeeded_for(self._loop.time() - began)
+                _log.info("the link is down: %s", reason)
+            await asyncio.sleep(self._backoff.next())
+
+    async def _wait_for_adoption(self) -> None:
+        deadline = self._loop.time() + ADOPT_S
+        while self._loop.time() < deadline:
+            if all(run.state is not MemberState.STARTING for run in self.core.runs.values()):
+                return
+            await asyncio.sleep(0.01)
+
+    def _refused(self, message: wire.Refuse) -> None:
+        _log.warning("the control plane refuses this agent: %s (%s)", message.message, message.code)
+        self.refusal = message
+        self._backoff.retry_after(message.retry_after_s)
+        self._handle(events.Received(message))
+
+    async def _close(self, tasks: "list[asyncio.Task[None]]") -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._link is not None:
+            self._link.close("the agent ends")
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Notices and certificates.
+
+    async def _watch_notices(self, notices: Notices) -> None:
+        while True:
+            notice = notices.check()
+            if notice is not None:
+                self._handle(events.NoticeSeen(*notice))
+                await self._loop.create_future()  # one notice is all there is: nothing more to watch
+            await asyncio.sleep(NOTICE_EVERY_S)
+
+    async def _keep_certificate(self, renewal: Renewal) -> None:
+        while True:
+            await asyncio.sleep(min(max(renewal.due_in(), 1.0), RENEW_RETRY_S))
+            if renewal.due_in() > 0 or not self.core.registered:
+                continue
+            try:
+                request = await renewal.request()
+            except OSError as error:
+                _log.warning("the certificate request could not be made: %s", error)
+            else:
+                if self._link is not None:
+                    self._link.send(wire.Renew(csr=request))
+            await asyncio.sleep(RENEW_RETRY_S)
+
+    def _install(self, renewal: Renewal, certificate: str) -> None:
+        with self._disk("the certificate"):
+            renewal.install(certificate)
+            _log.info("the certificate was renewed")

@@ -1,0 +1,70 @@
+"""`atoll agent`: the machines that run sessions; `join`, `leave` and `run` are carried out on this one."""
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from atoll.cli import columns
+from atoll.cli.connect import client
+from atoll.cli.output import show
+from atoll.cli.parser import Parser, Run, run_verb
+from atoll.client.synchronous import Client
+from atoll.client.views import AgentView
+from atoll.errors import Refused
+
+
+def agent(parser: Parser) -> Run:
+    """Set up `atoll agent`."""
+    add = parser.verbs()
+    listing = add("list", _list, "list agents", "atoll agent list -o json")
+    listing.add_argument("-a", "--all", action="store_true", help="those that have left, too")
+    listing.output()
+    for name, call, about in (
+        ("cordon", Client.cordon, "let it take no new session"),
+        ("uncordon", Client.uncordon, "let it take sessions again"),
+        ("remove", Client.remove_agent, "forget it: its certificate is worth nothing then"),
+    ):
+        verb = add(name, _told(call, name), about, f"atoll agent {name} ws-alice")
+        verb.add_argument("agent", help="id or name")
+    join = add("join", _here("join"), "make this machine an agent", "atoll agent join https://fed… --token atj_…")
+    join.add_argument("url", metavar="URL")
+    join.add_argument("--token", required=True, help="a join token, from `atoll token create`")
+    join.add_argument("--name", default="", help="its name (default: the host's)")
+    join.add_argument("--home", type=Path, help="where it keeps its state (default $ATOLL_HOME/agent)")
+    join.add_argument("--foreground", action="store_true", help="stay in the foreground")
+    leave = add("leave", _here("leave"), "undo a join", "atoll agent leave")
+    leave.add_argument("--home", type=Path, help="where it keeps its state (default $ATOLL_HOME/agent)")
+    run = add("run", _here("run"), "run a joined agent in the foreground", "atoll agent run")
+    run.add_argument("--home", type=Path, help="where it keeps its state (default $ATOLL_HOME/agent)")
+    run.add_argument("--pid-file", type=Path, help=argparse.SUPPRESS)
+    return run_verb
+
+
+def _list(args: argparse.Namespace) -> int:
+    found = client(args).agents(everything=args.all)
+    show(found, args.output, columns.AGENTS, "no agents; `atoll token create --site NAME` tells how one joins")
+    return 0
+
+
+def _told(call: Callable[[Client, str], AgentView], verb: str) -> Run:
+    def run(args: argparse.Namespace) -> int:
+        view = call(client(args), args.agent)
+        print(f"agent {view.name}: {verb} done, it is {view.state}")
+        return 0
+
+    return run
+
+
+def _here(name: str) -> Run:
+    """Return what calls a function of the agent by name: this package never imports it otherwise."""
+
+    def run(args: argparse.Namespace) -> int:
+        try:
+            call = getattr(import_module("agent.cli"), name)
+        except ImportError as error:
+            raise Refused(f"the agent is not installed: {error}", hint="pip install atoll") from error
+        code: int = call(args)
+        return code
+
+    return run

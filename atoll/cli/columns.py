@@ -1,0 +1,173 @@
+"""Which columns the tables of each kind of object have."""
+
+from datetime import UTC, datetime
+
+from atoll import duration
+from atoll.cli.output import Columns, ago, money, size, slots
+from atoll.host.system import SystemClock
+
+
+def _age(moment: float | None) -> str:
+    return ago(moment, SystemClock().now())
+
+
+def _ran(session: object) -> str:
+    started, ended = getattr(session, "started_at", None), getattr(session, "ended_at", None)
+    return "-" if started is None else duration.rough((ended or SystemClock().now()) - started)
+
+
+def clock_time(moment: float) -> str:
+    """Return the local time of day of a moment."""
+    return datetime.fromtimestamp(moment, UTC).astimezone().strftime("%H:%M:%S")
+
+
+def date_time(moment: float | None) -> str:
+    """Return local date and time of a moment, `never` for None."""
+    return "never" if moment is None else datetime.fromtimestamp(moment, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+SESSIONS: Columns = {
+    "NAME": lambda s: s.name,
+    "STATE": lambda s: s.state,
+    "REASON": lambda s: s.reason,
+    "EXIT": lambda s: "" if s.exit_code is None else str(s.exit_code),
+    "SITE": lambda s: s.site,
+    "AGENT": lambda s: ",".join(m.agent_name or m.agent for m in s.members),
+    "WAIT": lambda s: duration.rough(s.wait_s),
+    "RAN": _ran,
+    "COST": lambda s: money(s.cost),
+    "AGE": lambda s: _age(s.created_at),
+}
+AGENTS: Columns = {
+    "NAME": lambda a: a.name,
+    "STATE": lambda a: a.state,
+    "LINK": lambda a: "up" if a.connected else "down",
+    "RTT": lambda a: "" if a.rtt_ms is None else f"{a.rtt_ms:.1f}ms",
+    "SITE": lambda a: a.site,
+    "GROUP": lambda a: a.group,
+    "FREE": lambda a: slots(a.free),
+    "CAPACITY": lambda a: slots(a.capacity),
+    "RUNS": lambda a: str(len(a.runs)),
+    "PRICE/H": lambda a: money(a.price),
+    "ID": lambda a: a.id,
+}
+INSTANCES: Columns = {
+    "ID": lambda i: i.id,
+    "STATE": lambda i: i.state,
+    "REASON": lambda i: i.reason,
+    "PROVIDER": lambda i: i.provider,
+    "GROUP": lambda i: i.group,
+    "SHAPE": lambda i: i.shape,
+    "ZONE": lambda i: i.zone,
+    "SPOT": lambda i: "spot" if i.spot else "on-demand",
+    "PRICE/H": lambda i: money(i.price),
+    "COST": lambda i: money(i.cost),
+    "AGE": lambda i: _age(i.created_at),
+}
+SITES: Columns = {
+    "NAME": lambda s: s.name,
+    "AGENTS": lambda s: f"{s.connected}/{s.agents}",
+    "FREE": lambda s: slots(s.free),
+    "CAPACITY": lambda s: slots(s.capacity),
+    "PRICE/H": lambda s: money(s.price),
+    "LABELS": lambda s: ",".join(f"{key}={value}" for key, value in s.labels.items()),
+}
+GROUPS: Columns = {
+    "NAME": lambda g: g.name,
+    "KIND": lambda g: g.kind,
+    "SITE": lambda g: g.site,
+    "PROVIDER": lambda g: g.provider,
+    "AGENTS": lambda g: str(g.agents),
+    "PENDING": lambda g: str(g.pending),
+    "COLD": lambda g: str(g.cold),
+    "DRAINING": lambda g: str(g.draining),
+    "SIZE": lambda g: f"{g.spec['size']['min']}..{g.spec['size']['max']}" if "size" in g.spec else "",
+    "COST": lambda g: money(g.cost),
+}
+PROVIDERS: Columns = {
+    "NAME": lambda p: p.name,
+    "TYPE": lambda p: p.kind,
+    "INSTANCES": lambda p: str(p.live),
+    "AGE": lambda p: _age(p.created_at),
+}
+TOKENS: Columns = {
+    "ID": lambda t: t.id[:12],
+    "KIND": lambda t: t.kind,
+    "OWNER": lambda t: t.owner,
+    "SITE": lambda t: t.site,
+    "GROUP": lambda t: t.group,
+    "USES": lambda t: str(t.uses_left) if t.kind == "join" else "",
+    "EXPIRES": lambda t: date_time(t.expires_at),
+}
+SHAPES: Columns = {
+    "SHAPE": lambda o: o.target,
+    "SLOTS": lambda o: slots(o.slots),
+    "SPOT": lambda o: "spot" if o.spot else "on-demand",
+    "PRICE/H": lambda o: money(o.price) if o.price else "unknown",
+    "STARTS IN": lambda o: duration.rough(o.start_s),
+}
+OFFERS: Columns = {
+    "KIND": lambda o: o.kind,
+    "SITE": lambda o: o.site,
+    "GROUP": lambda o: o.group,
+    "TARGET": lambda o: o.target,
+    "SPOT": lambda o: "spot" if o.spot else "",
+    "STARTS IN": lambda o: duration.rough(o.start_s) if o.start_s else "now",
+    "PRICE/H": lambda o: money(o.price),
+    "COST": lambda o: money(o.cost),
+}
+REJECTED: Columns = {
+    "SITE": lambda r: r.site,
+    "GROUP": lambda r: r.group,
+    "TARGET": lambda r: r.target,
+    "REASON": lambda r: r.reason,
+    "WHY NOT": lambda r: r.message,
+}
+STEPS: Columns = {
+    "TIME": lambda s: clock_time(s.at),
+    "ACTION": lambda s: s.action,
+    "REASON": lambda s: s.reason,
+    "ON": lambda s: s.agent or s.instance or s.shape,
+    "MESSAGE": lambda s: s.message,
+}
+EVENTS: Columns = {
+    "TIME": lambda e: clock_time(e.at),
+    "KIND": lambda e: e.kind,
+    "NAME": lambda e: e.name or e.key,
+    "STATE": lambda e: e.state,
+    "REASON": lambda e: e.reason,
+    "MESSAGE": lambda e: e.message,
+}
+USAGE: Columns = {
+    "SITE": lambda r: r.site,
+    "GROUP": lambda r: r.group,
+    "SESSIONS": lambda r: str(r.sessions),
+    "SESSION COST": lambda r: money(r.session_cost),
+    "INSTANCE COST": lambda r: money(r.instance_cost),
+    "ON DEMAND": lambda r: money(r.on_demand_cost),
+    "INSTANCES": lambda r: str(r.instances),
+    "LIVE": lambda r: str(r.live),
+}
+FINDINGS: Columns = {
+    "CHECK": lambda f: f.check,
+    "": lambda f: "ok" if f.ok else "PROBLEM",
+    "MESSAGE": lambda f: f.message,
+    "HINT": lambda f: f.hint,
+}
+SWEEP: Columns = {
+    "PROVIDER": lambda f: f.provider,
+    "INSTANCE": lambda f: f.instance,
+    "CLOUD ID": lambda f: f.provider_id,
+    "STATE": lambda f: f.state,
+    "FINDING": lambda f: f.finding,
+    "ACTION": lambda f: f.action,
+}
+MEMBERS: Columns = {
+    "RANK": lambda m: str(m.rank),
+    "AGENT": lambda m: m.agent_name or m.agent,
+    "STATE": lambda m: m.state,
+    "EXIT": lambda m: "" if m.exit_code is None else str(m.exit_code),
+    "SLOTS": lambda m: slots(m.slots),
+    "LIMITS": lambda m: m.limits,
+    "DISK": lambda m: size(m.slots.disk) if m.slots.disk else "",
+}

@@ -1,0 +1,396 @@
+"""`AsyncClient`: the SDK for asyncio programs, over aiohttp; the same methods as `Client`."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+
+from atoll import __version__
+from atoll.client import calls, profile
+from atoll.client.address import CONTROL_NAME, Address, tls_context, unreachable
+from atoll.client.calls import Call, Document, Noun, NounView, Page
+from atoll.client.stream import PAUSE_MAX_S, PAUSE_S, SILENCE_S, EventDecoder, Follow, Followed, ServerEvent, Watch
+from atoll.client.views import (
+    AgentView,
+    DecisionView,
+    EventView,
+    FindingView,
+    GroupView,
+    InstanceView,
+    OfferView,
+    ProviderView,
+    SessionView,
+    SiteView,
+    StatusView,
+    StepView,
+    SweepFinding,
+    TokenView,
+    UsageView,
+    WhyView,
+)
+from atoll.errors import Unavailable
+from atoll.host.system import SystemChance, SystemClock
+from atoll.ids import new_id
+from atoll.session import SessionSpec
+from atoll.states import ENDED
+
+T = TypeVar("T")
+AGENT = f"atoll/{__version__}"
+_BROKEN = (OSError, aiohttp.ClientError, TimeoutError)
+
+
+class AsyncClient:
+    """A control plane, as an asyncio program sees it: `async with AsyncClient() as client`.
+
+    Arguments, errors and retries are `Client`'s. To be used within one event loop.
+    """
+
+    def __init__(
+        self,
+        url: str = "",
+        token: str = "",
+        *,
+        ca: str | None = None,
+        project: str = "",
+        timeout: float = 30.0,
+        patience: float = 10.0,
+    ) -> None:
+        known = profile.Profile(url=url, token=token, ca=ca) if url else profile.load()
+        self.address = Address.parse(known.url)
+        self.project = project or known.project
+        self.token = token or known.token
+        """The credential: a secret, not to be printed."""
+        self._ca = known.ca
+        self._timeout = timeout
+        self._patience = patience
+        self._clock = SystemClock()
+        self._chance = SystemChance()
+        self._reached = False
+        self._server_name: str | None = None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "AsyncClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Release all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    # Sessions
+
+    async def submit(self, spec: SessionSpec | Document, *, count: int = 1, key: str = "") -> list[SessionView]:
+        """Submit `count` sessions of one spec. The same `key` again returns the same sessions (24 h at least)."""
+        return (await self.call(calls.submit(self.project, spec, count, key or new_id("k", self._chance)))).items
+
+    async def session(self, ref: str) -> SessionView:
+        """Return a session by id or name."""
+        return await self.call(calls.session(self.project, ref))
+
+    async def sessions(self, states: Sequence[str] = (), *, live: bool = False, limit: int = 1000) -> list[SessionView]:
+        """Return up to `limit` sessions, newest first; `live` leaves out those that have ended."""
+        found: list[SessionView] = []
+        after = ""
+        while len(found) < limit:
+            page = await self.call(calls.sessions(self.project, states, live, after, min(500, limit - len(found))))
+            found += page.items
+            after = page.next
+            if not after:
+                break
+        return found
+
+    async def stop(self, ref: str) -> SessionView:
+        """Stop a session: TERM, its grace period, KILL. Returns at once; `wait` waits for the end."""
+        return await self.call(calls.stop(self.project, ref))
+
+    async def wait(self, ref: str, *, timeout: float | None = None) -> SessionView:
+        """Return the session once it has ended; raise `Unavailable` after `timeout` seconds."""
+        limit = None if timeout is None else self._clock.monotonic() + timeout
+        pause = 0.05
+        while (session := await self.session(ref)).state not in ENDED:
+            if limit is not None and self._clock.monotonic() > limit:
+                raise Unavailable(f"{session.name} is {session.state} after {timeout:g} s", hint=session.message)
+            await asyncio.sleep(pause)
+            pause = min(1.0, pause * 1.5)
+        return session
+
+    async def follow(
+        self,
+        ref: str,
+        *,
+        channel: str = "both",
+        rank: int = 0,
+        attempt: int = 0,
+        stay: bool = True,
+        patience: float = 600.0,
+    ) -> AsyncIterator[Followed]:
+        """Yield output and state changes of a session's member, at last the session itself.
+
+        With `stay` until it has ended and its output is complete. When the stream breaks it goes on by
+        offsets, nothing lost and nothing twice, for up to `patience` seconds without any answer.
+        `attempt` 0 means the current and all later ones.
+        """
+        follow = Follow(channel=channel, rank=rank, attempt=attempt, stay=stay, only=attempt > 0)
+        async for event in self._events(calls.logs_path(self.project, ref), follow, patience):
+            if news := follow.take(event):
+                yield news
+            if follow.done:
+                return
+
+    async def why(self, ref: str) -> WhyView:
+        """Return why a session is as it is."""
+        return await self.call(calls.session_why(self.project, ref))
+
+    async def app_link(self, ref: str, app: str) -> str:
+        """Return a URL of a session's app, with a short-lived grant."""
+        return (await self.call(calls.app_link(self.project, ref, app))).url
+
+    async def login_link(self) -> str:
+        """Return a URL that logs a browser in to the page, good for a few minutes."""
+        return (await self.call(calls.login_link())).url
+
+    async def offers(self, spec: SessionSpec | Document) -> DecisionView:
+        """Return the ranked ways to run a session now, without running it."""
+        return await self.call(calls.offers(spec))
+
+    # Agents
+
+    async def agents(self, *, everything: bool = False) -> list[AgentView]:
+        """Return the agents; `everything` includes those that have left."""
+        return (await self.call(calls.agents(everything))).items
+
+    async def agent(self, ref: str) -> AgentView:
+        """Return an agent by id or name."""
+        return await self.call(calls.agent(ref))
+
+    async def cordon(self, ref: str) -> AgentView:
+        """Let an agent take no new session."""
+        return await self.call(calls.agent(ref, "cordon"))
+
+    async def uncordon(self, ref: str) -> AgentView:
+        """Let a cordoned agent take sessions again."""
+        return await self.call(calls.agent(ref, "uncordon"))
+
+    async def remove_agent(self, ref: str) -> AgentView:
+        """Forget an agent: its certificate is worth nothing from now on."""
+        return await self.call(calls.agent(ref, "remove"))
+
+    async def why_agent(self, ref: str) -> WhyView:
+        """Return why an agent is as it is."""
+        return await self.call(calls.why("agents", ref))
+
+    # Sites, groups, providers
+
+    async def sites(self) -> list[SiteView]:
+        """Return all sites."""
+        return (await self.call(calls.objects("sites", Page[SiteView]))).items
+
+    async def site(self, name: str) -> SiteView:
+        """Return a site."""
+        return await self.call(calls.named("sites", name, SiteView))
+
+    async def groups(self) -> list[GroupView]:
+        """Return all groups."""
+        return (await self.call(calls.objects("groups", Page[GroupView]))).items
+
+    async def group(self, name: str) -> GroupView:
+        """Return a group."""
+        return await self.call(calls.named("groups", name, GroupView))
+
+    async def why_group(self, name: str) -> WhyView:
+        """Return why a group is as large as it is."""
+        return await self.call(calls.why("groups", name))
+
+    async def decisions(self, group: str, *, limit: int = 50) -> list[StepView]:
+        """Return the newest steps about a group, newest first."""
+        return (await self.call(calls.decisions(group, limit))).items
+
+    async def providers(self) -> list[ProviderView]:
+        """Return all providers."""
+        return (await self.call(calls.objects("providers", Page[ProviderView]))).items
+
+    async def provider(self, name: str) -> ProviderView:
+        """Return a provider."""
+        return await self.call(calls.named("providers", name, ProviderView))
+
+    async def create(self, noun: Noun) -> NounView:
+        """Create a site, group or provider; `Conflict` when one of that name exists."""
+        return await self.call(calls.create(noun))
+
+    async def apply(self, noun: Noun) -> NounView:
+        """Create a site, group or provider, or make it as given."""
+        return await self.call(calls.put(noun))
+
+    async def delete(self, collection: str, name: str) -> None:
+        """Remove one of the `sites`, `groups` or `providers`."""
+        await self.call(calls.delete(collection, name))
+
+    async def shapes(self, provider: str) -> list[OfferView]:
+        """Return what a provider could make now, with prices of whole machines."""
+        return (await self.call(calls.shapes(provider))).items
+
+    async def provider_doctor(self, provider: str) -> list[FindingView]:
+        """Check a provider's account without creating anything."""
+        return (await self.call(calls.provider_doctor(provider))).items
+
+    async def sweep(self, provider: str, *, dry_run: bool = False) -> list[SweepFinding]:
+        """Compare a provider's inventory with the store; end what nobody owns (not with `dry_run`)."""
+        return (await self.call(calls.sweep(provider, dry_run))).items
+
+    async def instances(self, *, group: str = "", provider: str = "", live: bool = True) -> list[InstanceView]:
+        """Return instances; `live` leaves out those that were seen to be gone."""
+        return (await self.call(calls.instances(group, provider, live))).items
+
+    # Tokens, cost, the installation
+
+    async def tokens(self) -> list[TokenView]:
+        """Return all tokens, without secrets."""
+        return (await self.call(calls.objects("tokens", Page[TokenView]))).items
+
+    async def create_token(
+        self, *, site: str, group: str, uses: int = 1, ttl_s: float = 3600.0, owner: str = ""
+    ) -> TokenView:
+        """Make a join token for `uses` agents of a group; its secret is in this answer only."""
+        body = {"kind": "join", "site": site, "group": group, "uses": uses, "ttl_s": ttl_s, "owner": owner}
+        return await self.call(calls.create_token(body))
+
+    async def create_api_token(self, owner: str) -> TokenView:
+        """Make an API token for `owner`; its secret is in this answer only."""
+        return await self.call(calls.create_token({"kind": "api", "owner": owner}))
+
+    async def delete_token(self, token: str) -> None:
+        """Make a token worthless, by its id."""
+        await self.call(calls.delete("tokens", token))
+
+    async def usage(self, since: float = 0.0) -> UsageView:
+        """Return cost since a moment (Unix seconds)."""
+        return await self.call(calls.usage(since))
+
+    async def events(self, *, since: int = 0, limit: int = 500) -> list[EventView]:
+        """Return changes after a revision, oldest first."""
+        return (await self.call(calls.events(since, limit))).items
+
+    async def watch(
+        self, kinds: Sequence[str] = (), *, since: int | None = None, patience: float = 600.0
+    ) -> AsyncIterator[EventView]:
+        """Yield changes as they happen, from `since` (default: now) on, for ever; a broken stream goes on."""
+        watch = Watch(tuple(kinds), since)
+        async for event in self._events("/v1/watch", watch, patience):
+            if change := watch.take(event):
+                yield change
+
+    async def status(self) -> StatusView:
+        """Return the installation in one look."""
+        return await self.call(calls.status())
+
+    async def authority(self) -> str:
+        """Return the PEM of the installation's CA; needs no token."""
+        return (await self.call(calls.authority())).ca
+
+    @contextlib.asynccontextmanager
+    async def connect(self, ref: str, port: int, *, rank: int = 0) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Open a WebSocket to a port of a session: binary messages are bytes, the text `eof` a half-close."""
+        url = self.address.url + calls.forward_path(self.project, ref)
+        query = {"port": str(port), "rank": str(rank)}
+        try:
+            async with self._http().ws_connect(
+                url, params=query, server_hostname=self._server_name, max_msg_size=0, heartbeat=20.0
+            ) as channel:
+                yield channel
+        except aiohttp.WSServerHandshakeError as error:
+            raise calls.problem(error.status, b"") from error
+
+    # The wire
+
+    async def call(self, call: Call[T]) -> T:
+        """Send one request and return its decoded answer; raise the error that it reported."""
+        limit = self._clock.monotonic() + self._patience
+        pause = PAUSE_S
+        while True:
+            try:
+                async with self._open(call, self._timeout) as response:
+                    return call.read(response.status, await response.read())
+            except _BROKEN as error:
+                if not self._name_changed(error) and (
+                    self._hopeless(error) or not call.repeatable or self._clock.monotonic() > limit
+                ):
+                    raise unreachable(self.address, error) from error
+            await asyncio.sleep(pause)
+            pause = min(PAUSE_MAX_S, pause * 2)
+
+    async def _events(self, path: str, place: Follow | Watch, patience: float) -> AsyncIterator[ServerEvent]:
+        """Yield a stream's events; open it again where it broke, until nothing answered for `patience` seconds."""
+        heard, pause, opened = self._clock.monotonic(), PAUSE_S, False
+        while True:
+            call = Call(method="GET", path=path, answer=type(None), query=place.query())
+            try:
+                async with self._open(call, None) as response:
+                    if response.status != 200:
+                        raise calls.problem(response.status, await response.read())
+                    opened, decoder = True, EventDecoder()
+                    async for data in response.content.iter_any():
+                        heard, pause = self._clock.monotonic(), PAUSE_S
+                        for event in decoder.feed(data):
+                            yield event
+            except Unavailable:
+                if not opened or self._clock.monotonic() - heard > patience:
+                    raise
+            except _BROKEN as error:
+                if not self._name_changed(error) and (
+                    self._hopeless(error) or self._clock.monotonic() - heard > patience
+                ):
+                    raise unreachable(self.address, error) from error
+            await asyncio.sleep(pause)
+            pause = min(PAUSE_MAX_S, pause * 1.5)
+
+    def _hopeless(self, error: BaseException) -> bool:
+        """Whether trying again makes no sense: refused before any answer ever came, or not trusted."""
+        refused = isinstance(error, aiohttp.ClientConnectorError)
+        return (refused and not self._reached) or isinstance(error, aiohttp.ClientConnectorCertificateError)
+
+    def _name_changed(self, error: BaseException) -> bool:
+        """Try the name that the installation's own CA vouches for, once, where the host's name was not in it."""
+        if not isinstance(error, aiohttp.ClientConnectorCertificateError) or self._ca is None or self._server_name:
+            return False
+        if getattr(error.certificate_error, "verify_code", 0) not in (62, 64):  # another host name or address
+            return False
+        self._server_name = CONTROL_NAME
+        return True
+
+    @contextlib.asynccontextmanager
+    async def _open(self, call: Call[Any], timeout: float | None) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = dict(call.headers)
+        body = None
+        if call.body is not None:
+            body = msgspec.json.encode(call.body)
+            headers["Content-Type"] = "application/json"
+        limits = aiohttp.ClientTimeout(total=timeout, sock_read=SILENCE_S, sock_connect=self._timeout)
+        async with self._http().request(
+            call.method,
+            self.address.url + call.path,
+            params=call.query,
+            data=body,
+            headers=headers,
+            timeout=limits,
+            server_hostname=self._server_name,
+        ) as response:
+            self._reached = True
+            yield response
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            trust = tls_context(self._ca) if self.address.scheme == "https" else True
+            headers = {"User-Agent": AGENT}
+            if self.token:
+                headers["Authorization"] = f"Bearer {self.token}"
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ssl=trust), headers=headers, trust_env=True
+            )
+        return self._session

@@ -1,0 +1,289 @@
+"""Every call of the REST API as a value: both clients send these, one blocking, one with asyncio."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from atoll.client.views import (
+    AgentView,
+    DecisionView,
+    EventView,
+    FindingView,
+    GroupView,
+    InstanceView,
+    OfferView,
+    ProviderView,
+    SessionView,
+    SiteView,
+    StatusView,
+    StepView,
+    SweepFinding,
+    TokenView,
+    UsageView,
+    View,
+    WhyView,
+)
+from atoll.document import dump_group, dump_provider, dump_session_spec, dump_site
+from atoll.errors import BY_CODE, AtollError, Invalid
+from atoll.group import Group, Provider
+from atoll.session import SessionSpec
+from atoll.site import Site
+
+T = TypeVar("T")
+Document = Mapping[str, Any]
+
+
+class Page(msgspec.Struct, Generic[T]):
+    """One page of a list; `next` is the cursor of the next page, empty on the last."""
+
+    items: list[T]
+    next: str = ""
+
+
+class Link(View):
+    """The answer of `apps/{app}:link`."""
+
+    url: str
+
+
+class Certificate(View):
+    """The answer of `/v1/ca`."""
+
+    ca: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[T]):
+    """One request. `repeatable`: sending it twice does no harm, so a broken connection may be retried."""
+
+    method: str
+    path: str
+    answer: type[T]
+    body: object = None
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether sending it twice does no harm."""
+        return self.method != "POST" or "Idempotency-Key" in self.headers or self.path.partition(":")[2] != ""
+
+    def read(self, status: int, raw: bytes) -> T:
+        """Return the decoded answer; raise the error that the server reported, or `AtollError` for nonsense."""
+        if status >= 400:
+            raise problem(status, raw)
+        if self.answer is type(None):
+            return None
+        try:
+            return msgspec.json.decode(raw, type=self.answer)
+        except msgspec.MsgspecError as error:
+            raise AtollError(
+                f"the control plane answered something unexpected to {self.method} {self.path}",
+                hint="its version may differ from this client's: compare with `atoll doctor`",
+            ) from error
+
+
+class _Problem(msgspec.Struct):
+    """The members of problem+json that become an exception; everything may be missing."""
+
+    title: str = ""
+    detail: str = ""
+    code: str = ""
+    reason: str = ""
+    hint: str = ""
+
+
+def problem(status: int, raw: bytes) -> AtollError:
+    """Return the exception for an error answer: by its code, else by its HTTP status."""
+    try:
+        told = msgspec.json.decode(raw, type=_Problem)
+    except msgspec.MsgspecError:
+        told = _Problem(detail=f"the server answered HTTP status {status}", hint="is this the URL of a control plane?")
+    by_status = next((kind for kind in BY_CODE.values() if kind.status == status), AtollError)
+    kind = BY_CODE.get(told.code, Invalid if 400 < status < 500 and by_status is AtollError else by_status)
+    return kind(told.detail or told.title or f"HTTP status {status}", hint=told.hint, reason=told.reason or told.code)
+
+
+def _q(part: str) -> str:
+    return quote(part, safe="")
+
+
+def _sessions(project: str, ref: str = "", rest: str = "") -> str:
+    return f"/v1/projects/{_q(project)}/sessions" + (f"/{_q(ref)}{rest}" if ref else "")
+
+
+def submit(project: str, spec: SessionSpec | Document, count: int, key: str) -> Call[Page[SessionView]]:
+    """Submit `count` sessions of one spec; the same `key` again gives the same sessions."""
+    document = dump_session_spec(spec) if isinstance(spec, SessionSpec) else dict(spec)
+    return Call(
+        method="POST",
+        path=_sessions(project),
+        answer=Page[SessionView],
+        body={"spec": document, "count": count},
+        headers={"Idempotency-Key": key},
+    )
+
+
+def sessions(project: str, states: Sequence[str], live: bool, after: str, limit: int) -> Call[Page[SessionView]]:
+    """List a page of sessions, newest first; `live` leaves out those that have ended."""
+    query = {"limit": str(limit), "after": after, "state": ",".join(states), "live": "1" if live else ""}
+    query = {key: value for key, value in query.items() if value}
+    return Call(method="GET", path=_sessions(project), answer=Page[SessionView], query=query)
+
+
+def session(project: str, ref: str) -> Call[SessionView]:
+    """Get a session by id or name."""
+    return Call(method="GET", path=_sessions(project, ref), answer=SessionView)
+
+
+def stop(project: str, ref: str) -> Call[SessionView]:
+    """Stop a session."""
+    return Call(method="POST", path=_sessions(project, ref, ":stop"), answer=SessionView)
+
+
+def session_why(project: str, ref: str) -> Call[WhyView]:
+    """Ask why a session is as it is."""
+    return Call(method="GET", path=_sessions(project, ref, "/why"), answer=WhyView)
+
+
+def app_link(project: str, ref: str, app: str) -> Call[Link]:
+    """Ask for a link to an app, with a short-lived grant."""
+    return Call(method="POST", path=_sessions(project, ref, f"/apps/{_q(app)}:link"), answer=Link)
+
+
+def login_link() -> Call[Link]:
+    """Ask for a link that logs a browser in to the page."""
+    return Call(method="POST", path="/v1/login:link", answer=Link)
+
+
+def logs_path(project: str, ref: str) -> str:
+    """Return the path of a session's log stream."""
+    return _sessions(project, ref, "/logs")
+
+
+def forward_path(project: str, ref: str) -> str:
+    """Return the path of the WebSocket that reaches a port of a session."""
+    return _sessions(project, ref, "/forward")
+
+
+def offers(spec: SessionSpec | Document) -> Call[DecisionView]:
+    """Rank the ways to run a session, without running it."""
+    document = dump_session_spec(spec) if isinstance(spec, SessionSpec) else dict(spec)
+    return Call(method="POST", path="/v1/offers:search", answer=DecisionView, body={"spec": document})
+
+
+def agents(everything: bool) -> Call[Page[AgentView]]:
+    """List agents; `everything` shows those that have left or whose machine is gone, too."""
+    query = {"all": "1"} if everything else {}
+    return Call(method="GET", path="/v1/agents", answer=Page[AgentView], query=query)
+
+
+def agent(ref: str, verb: str = "") -> Call[AgentView]:
+    """Get an agent, or do `verb` (`cordon`, `uncordon`, `remove`) to it."""
+    if verb:
+        return Call(method="POST", path=f"/v1/agents/{_q(ref)}:{verb}", answer=AgentView)
+    return Call(method="GET", path=f"/v1/agents/{_q(ref)}", answer=AgentView)
+
+
+def decisions(group: str, limit: int) -> Call[Page[StepView]]:
+    """List the newest steps about a group and decisions not to act, newest first."""
+    path = f"/v1/groups/{_q(group)}/decisions"
+    return Call(method="GET", path=path, answer=Page[StepView], query={"limit": str(limit)})
+
+
+def why(kind: str, ref: str) -> Call[WhyView]:
+    """Ask why an agent or a group is as it is; `kind` is `agents` or `groups`."""
+    return Call(method="GET", path=f"/v1/{kind}/{_q(ref)}/why", answer=WhyView)
+
+
+Noun = Site | Group | Provider
+NounView = SiteView | GroupView | ProviderView
+
+
+def _noun(noun: Noun) -> tuple[str, dict[str, Any], type[NounView]]:
+    """Return the collection, the document and the view of a named object."""
+    if isinstance(noun, Site):
+        return "sites", dump_site(noun), SiteView
+    if isinstance(noun, Group):
+        return "groups", dump_group(noun), GroupView
+    return "providers", dump_provider(noun), ProviderView
+
+
+def objects(collection: str, page: type[T]) -> Call[T]:
+    """List named objects: `sites`, `groups`, `providers` or `tokens`."""
+    return Call(method="GET", path=f"/v1/{collection}", answer=page)
+
+
+def named(collection: str, name: str, view: type[T]) -> Call[T]:
+    """Get a named object."""
+    return Call(method="GET", path=f"/v1/{collection}/{_q(name)}", answer=view)
+
+
+def create(noun: Noun) -> Call[NounView]:
+    """Create a named object; `Conflict` when it exists."""
+    collection, document, view = _noun(noun)
+    return Call(method="POST", path=f"/v1/{collection}", answer=view, body=document)
+
+
+def put(noun: Noun) -> Call[NounView]:
+    """Create a named object, or make it as given."""
+    collection, document, view = _noun(noun)
+    return Call(method="PUT", path=f"/v1/{collection}/{_q(noun.name)}", answer=view, body=document)
+
+
+def delete(collection: str, name: str) -> Call[None]:
+    """Remove a named object or a token."""
+    return Call(method="DELETE", path=f"/v1/{collection}/{_q(name)}", answer=type(None))
+
+
+def shapes(provider: str) -> Call[Page[OfferView]]:
+    """List what a provider could make now."""
+    return Call(method="GET", path=f"/v1/providers/{_q(provider)}/shapes", answer=Page[OfferView])
+
+
+def provider_doctor(provider: str) -> Call[Page[FindingView]]:
+    """Check a provider's account."""
+    return Call(method="GET", path=f"/v1/providers/{_q(provider)}/doctor", answer=Page[FindingView])
+
+
+def sweep(provider: str, dry_run: bool) -> Call[Page[SweepFinding]]:
+    """Compare a provider's inventory with the store and put right what differs (or say what would be)."""
+    path = f"/v1/providers/{_q(provider)}:sweep"
+    return Call(method="POST", path=path, answer=Page[SweepFinding], body={"dry_run": dry_run})
+
+
+def instances(group: str, provider: str, live: bool) -> Call[Page[InstanceView]]:
+    """List instances."""
+    query = {"group": group, "provider": provider, "live": "1" if live else ""}
+    query = {key: value for key, value in query.items() if value}
+    return Call(method="GET", path="/v1/instances", answer=Page[InstanceView], query=query)
+
+
+def create_token(body: Document) -> Call[TokenView]:
+    """Make a token; its secret is in this answer only."""
+    return Call(method="POST", path="/v1/tokens", answer=TokenView, body=dict(body))
+
+
+def usage(since: float) -> Call[UsageView]:
+    """Sum up cost since a moment (Unix seconds)."""
+    return Call(method="GET", path="/v1/usage", answer=UsageView, query={"since": f"{since:.3f}"})
+
+
+def events(since: int, limit: int) -> Call[Page[EventView]]:
+    """List events after a revision."""
+    return Call(
+        method="GET", path="/v1/events", answer=Page[EventView], query={"since": str(since), "limit": str(limit)}
+    )
+
+
+def status() -> Call[StatusView]:
+    """Look at the installation."""
+    return Call(method="GET", path="/v1/status", answer=StatusView)
+
+
+def authority() -> Call[Certificate]:
+    """Fetch the installation's CA certificate; needs no token."""
+    return Call(method="GET", path="/v1/ca", answer=Certificate)

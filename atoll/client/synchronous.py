@@ -1,0 +1,399 @@
+"""`Client`: the blocking SDK, over the standard library's HTTP client."""
+
+import contextlib
+import http.client
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from atoll import __version__
+from atoll.client import calls, profile
+from atoll.client.address import CONTROL_NAME, Address, tls_context, unreachable
+from atoll.client.calls import Call, Document, Noun, NounView, Page
+from atoll.client.stream import PAUSE_MAX_S, PAUSE_S, SILENCE_S, EventDecoder, Follow, Followed, ServerEvent, Watch
+from atoll.client.views import (
+    AgentView,
+    DecisionView,
+    EventView,
+    FindingView,
+    GroupView,
+    InstanceView,
+    OfferView,
+    ProviderView,
+    SessionView,
+    SiteView,
+    StatusView,
+    StepView,
+    SweepFinding,
+    TokenView,
+    UsageView,
+    WhyView,
+)
+from atoll.errors import AtollError, Unavailable
+from atoll.host.system import SystemChance, SystemClock
+from atoll.ids import new_id
+from atoll.session import SessionSpec
+from atoll.states import ENDED
+
+T = TypeVar("T")
+AGENT = f"atoll/{__version__}"
+_BROKEN = (OSError, http.client.HTTPException)
+
+
+class Client:
+    """A control plane, as a script sees it.
+
+    Without `url` the client profile is used (written by `atoll up` and `atoll login`). Every method
+    raises the classes of `atoll.errors`. A connection that breaks is tried again for `patience`
+    seconds where that is safe; one that is refused from the start raises `Unavailable` at once.
+    `unverified` trusts any certificate: only to fetch a CA that is then checked against a pin.
+    """
+
+    def __init__(
+        self,
+        url: str = "",
+        token: str = "",
+        *,
+        ca: str | None = None,
+        project: str = "",
+        timeout: float = 30.0,
+        patience: float = 10.0,
+        unverified: bool = False,
+    ) -> None:
+        known = profile.Profile(url=url, token=token, ca=ca) if url else profile.load()
+        self.address = Address.parse(known.url)
+        self.project = project or known.project
+        self.token = token or known.token
+        """The credential: a secret, not to be printed."""
+        self._ca = known.ca
+        self._timeout = timeout
+        self._patience = patience
+        self._clock = SystemClock()
+        self._chance = SystemChance()
+        self._reached = False
+        self._unverified = unverified
+
+    # Sessions
+
+    def submit(self, spec: SessionSpec | Document, *, count: int = 1, key: str = "") -> list[SessionView]:
+        """Submit `count` sessions of one spec. The same `key` again returns the same sessions (24 h at least)."""
+        return self.call(calls.submit(self.project, spec, count, key or new_id("k", self._chance))).items
+
+    def session(self, ref: str) -> SessionView:
+        """Return a session by id or name."""
+        return self.call(calls.session(self.project, ref))
+
+    def sessions(self, states: Sequence[str] = (), *, live: bool = False, limit: int = 1000) -> list[SessionView]:
+        """Return up to `limit` sessions, newest first; `live` leaves out those that have ended."""
+        found: list[SessionView] = []
+        after = ""
+        while len(found) < limit:
+            page = self.call(calls.sessions(self.project, states, live, after, min(500, limit - len(found))))
+            found += page.items
+            after = page.next
+            if not after:
+                break
+        return found
+
+    def stop(self, ref: str) -> SessionView:
+        """Stop a session: TERM, its grace period, KILL. Returns at once; `wait` waits for the end."""
+        return self.call(calls.stop(self.project, ref))
+
+    def wait(self, ref: str, *, timeout: float | None = None) -> SessionView:
+        """Return the session once it has ended; raise `Unavailable` after `timeout` seconds."""
+        limit = None if timeout is None else self._clock.monotonic() + timeout
+        pause = 0.05
+        while (session := self.session(ref)).state not in ENDED:
+            if limit is not None and self._clock.monotonic() > limit:
+                raise Unavailable(f"{session.name} is {session.state} after {timeout:g} s", hint=session.message)
+            time.sleep(pause)
+            pause = min(1.0, pause * 1.5)
+        return session
+
+    def follow(
+        self,
+        ref: str,
+        *,
+        channel: str = "both",
+        rank: int = 0,
+        attempt: int = 0,
+        stay: bool = True,
+        patience: float = 600.0,
+    ) -> Iterator[Followed]:
+        """Yield output and state changes of a session's member, at last the session itself.
+
+        With `stay` until it has ended and its output is complete. When the stream breaks it goes on by
+        offsets, nothing lost and nothing twice, for up to `patience` seconds without any answer.
+        `attempt` 0 means the current and all later ones.
+        """
+        follow = Follow(channel=channel, rank=rank, attempt=attempt, stay=stay, only=attempt > 0)
+        for event in self._events(calls.logs_path(self.project, ref), follow, patience):
+            if news := follow.take(event):
+                yield news
+            if follow.done:
+                return
+
+    def why(self, ref: str) -> WhyView:
+        """Return why a session is as it is."""
+        return self.call(calls.session_why(self.project, ref))
+
+    def app_link(self, ref: str, app: str) -> str:
+        """Return a URL of a session's app, with a short-lived grant."""
+        return self.call(calls.app_link(self.project, ref, app)).url
+
+    def login_link(self) -> str:
+        """Return a URL that logs a browser in to the page, good for a few minutes."""
+        return self.call(calls.login_link()).url
+
+    def offers(self, spec: SessionSpec | Document) -> DecisionView:
+        """Return the ranked ways to run a session now, without running it."""
+        return self.call(calls.offers(spec))
+
+    # Agents
+
+    def agents(self, *, everything: bool = False) -> list[AgentView]:
+        """Return the agents; `everything` includes those that have left."""
+        return self.call(calls.agents(everything)).items
+
+    def agent(self, ref: str) -> AgentView:
+        """Return an agent by id or name."""
+        return self.call(calls.agent(ref))
+
+    def cordon(self, ref: str) -> AgentView:
+        """Let an agent take no new session."""
+        return self.call(calls.agent(ref, "cordon"))
+
+    def uncordon(self, ref: str) -> AgentView:
+        """Let a cordoned agent take sessions again."""
+        return self.call(calls.agent(ref, "uncordon"))
+
+    def remove_agent(self, ref: str) -> AgentView:
+        """Forget an agent: its certificate is worth nothing from now on."""
+        return self.call(calls.agent(ref, "remove"))
+
+    def why_agent(self, ref: str) -> WhyView:
+        """Return why an agent is as it is."""
+        return self.call(calls.why("agents", ref))
+
+    # Sites, groups, providers
+
+    def sites(self) -> list[SiteView]:
+        """Return all sites."""
+        return self.call(calls.objects("sites", Page[SiteView])).items
+
+    def site(self, name: str) -> SiteView:
+        """Return a site."""
+        return self.call(calls.named("sites", name, SiteView))
+
+    def groups(self) -> list[GroupView]:
+        """Return all groups."""
+        return self.call(calls.objects("groups", Page[GroupView])).items
+
+    def group(self, name: str) -> GroupView:
+        """Return a group."""
+        return self.call(calls.named("groups", name, GroupView))
+
+    def why_group(self, name: str) -> WhyView:
+        """Return why a group is as large as it is."""
+        return self.call(calls.why("groups", name))
+
+    def decisions(self, group: str, *, limit: int = 50) -> list[StepView]:
+        """Return the newest steps about a group, newest first."""
+        return self.call(calls.decisions(group, limit)).items
+
+    def providers(self) -> list[ProviderView]:
+        """Return all providers."""
+        return self.call(calls.objects("providers", Page[ProviderView])).items
+
+    def provider(self, name: str) -> ProviderView:
+        """Return a provider."""
+        return self.call(calls.named("providers", name, ProviderView))
+
+    def create(self, noun: Noun) -> NounView:
+        """Create a site, group or provider; `Conflict` when one of that name exists."""
+        return self.call(calls.create(noun))
+
+    def apply(self, noun: Noun) -> NounView:
+        """Create a site, group or provider, or make it as given."""
+        return self.call(calls.put(noun))
+
+    def delete(self, collection: str, name: str) -> None:
+        """Remove one of the `sites`, `groups` or `providers`."""
+        self.call(calls.delete(collection, name))
+
+    def shapes(self, provider: str) -> list[OfferView]:
+        """Return what a provider could make now, with prices of whole machines."""
+        return self.call(calls.shapes(provider)).items
+
+    def provider_doctor(self, provider: str) -> list[FindingView]:
+        """Check a provider's account without creating anything."""
+        return self.call(calls.provider_doctor(provider)).items
+
+    def sweep(self, provider: str, *, dry_run: bool = False) -> list[SweepFinding]:
+        """Compare a provider's inventory with the store; end what nobody owns (not with `dry_run`)."""
+        return self.call(calls.sweep(provider, dry_run)).items
+
+    def instances(self, *, group: str = "", provider: str = "", live: bool = True) -> list[InstanceView]:
+        """Return instances; `live` leaves out those that were seen to be gone."""
+        return self.call(calls.instances(group, provider, live)).items
+
+    # Tokens, cost, the installation
+
+    def tokens(self) -> list[TokenView]:
+        """Return all tokens, without secrets."""
+        return self.call(calls.objects("tokens", Page[TokenView])).items
+
+    def create_token(
+        self, *, site: str, group: str, uses: int = 1, ttl_s: float = 3600.0, owner: str = ""
+    ) -> TokenView:
+        """Make a join token for `uses` agents of a group; its secret is in this answer only."""
+        body = {"kind": "join", "site": site, "group": group, "uses": uses, "ttl_s": ttl_s, "owner": owner}
+        return self.call(calls.create_token(body))
+
+    def create_api_token(self, owner: str) -> TokenView:
+        """Make an API token for `owner`; its secret is in this answer only."""
+        return self.call(calls.create_token({"kind": "api", "owner": owner}))
+
+    def delete_token(self, token: str) -> None:
+        """Make a token worthless, by its id."""
+        self.call(calls.delete("tokens", token))
+
+    def usage(self, since: float = 0.0) -> UsageView:
+        """Return cost since a moment (Unix seconds)."""
+        return self.call(calls.usage(since))
+
+    def events(self, *, since: int = 0, limit: int = 500) -> list[EventView]:
+        """Return changes after a revision, oldest first."""
+        return self.call(calls.events(since, limit)).items
+
+    def watch(
+        self, kinds: Sequence[str] = (), *, since: int | None = None, patience: float = 600.0
+    ) -> Iterator[EventView]:
+        """Yield changes as they happen, from `since` (default: now) on, for ever; a broken stream goes on."""
+        watch = Watch(tuple(kinds), since)
+        for event in self._events("/v1/watch", watch, patience):
+            if change := watch.take(event):
+                yield change
+
+    def status(self) -> StatusView:
+        """Return the installation in one look."""
+        return self.call(calls.status())
+
+    def server_time(self) -> float:
+        """Return the control plane's clock in Unix seconds (to the second), from its answer's date."""
+        from email.utils import parsedate_to_datetime
+
+        call = Call(method="GET", path="/healthz", answer=type(None))
+        try:
+            with self._open(call, self._timeout) as response:
+                return parsedate_to_datetime(response.headers["Date"]).timestamp()
+        except _BROKEN as error:
+            raise unreachable(self.address, error) from error
+        except (TypeError, ValueError) as error:
+            raise AtollError("the control plane's answer carries no date") from error
+
+    def authority(self) -> str:
+        """Return the PEM of the installation's CA; needs no token."""
+        return self.call(calls.authority()).ca
+
+    # The wire
+
+    def call(self, call: Call[T]) -> T:
+        """Send one request and return its decoded answer; raise the error that it reported."""
+        limit = self._clock.monotonic() + self._patience
+        pause = PAUSE_S
+        while True:
+            try:
+                with self._open(call, self._timeout) as response:
+                    return call.read(response.status, response.read())
+            except _BROKEN as error:
+                if self._hopeless(error) or not call.repeatable or self._clock.monotonic() > limit:
+                    raise unreachable(self.address, error) from error
+            time.sleep(pause)
+            pause = min(PAUSE_MAX_S, pause * 2)
+
+    def _events(self, path: str, place: Follow | Watch, patience: float) -> Iterator[ServerEvent]:
+        """Yield a stream's events; open it again where it broke, until nothing answered for `patience` seconds."""
+        heard, pause, opened = self._clock.monotonic(), PAUSE_S, False
+        while True:
+            call = Call(method="GET", path=path, answer=type(None), query=place.query())
+            try:
+                with self._open(call, SILENCE_S) as response:
+                    if response.status != 200:
+                        raise calls.problem(response.status, response.read())
+                    opened, decoder = True, EventDecoder()
+                    while data := response.read1(65536):
+                        heard, pause = self._clock.monotonic(), PAUSE_S
+                        yield from decoder.feed(data)
+            except Unavailable:
+                if not opened or self._clock.monotonic() - heard > patience:
+                    raise
+            except _BROKEN as error:
+                if self._hopeless(error) or self._clock.monotonic() - heard > patience:
+                    raise unreachable(self.address, error) from error
+            time.sleep(pause)
+            pause = min(PAUSE_MAX_S, pause * 1.5)
+
+    def _hopeless(self, error: BaseException) -> bool:
+        """Whether trying again makes no sense: refused before any answer ever came, or not trusted."""
+        refused = isinstance(error, ConnectionRefusedError | socket.gaierror)
+        return (refused and not self._reached) or type(error).__name__ == "SSLCertVerificationError"
+
+    @contextlib.contextmanager
+    def _open(self, call: Call[Any], timeout: float) -> Iterator[http.client.HTTPResponse]:
+        headers = {"User-Agent": AGENT, "Accept": "application/json, text/event-stream", "Connection": "close"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        body = None
+        if call.body is not None:
+            body = msgspec.json.encode(call.body)
+            headers["Content-Type"] = "application/json"
+        path = self.address.prefix + call.path + (f"?{urlencode(call.query)}" if call.query else "")
+        with contextlib.closing(self._connect(timeout)) as connection:
+            connection.request(call.method, path, body=body, headers={**headers, **call.headers})
+            with connection.getresponse() as response:
+                self._reached = True
+                yield response
+
+    def _connect(self, timeout: float) -> http.client.HTTPConnection:
+        if self.address.scheme == "http":
+            return http.client.HTTPConnection(self.address.host, self.address.port, timeout=timeout)
+        import ssl
+
+        context = tls_context(self._ca, verify=not self._unverified)
+        sock = self._dial(timeout)
+        try:
+            secured = context.wrap_socket(sock, server_hostname=self.address.host)
+        except ssl.SSLCertVerificationError as error:
+            sock.close()
+            if self._ca is None or error.verify_code not in (62, 64):  # another host name or address
+                raise
+            secured = context.wrap_socket(self._dial(timeout), server_hostname=CONTROL_NAME)
+        connection = http.client.HTTPConnection(self.address.host, self.address.port, timeout=timeout)
+        connection.sock = secured
+        return connection
+
+    def _dial(self, timeout: float) -> socket.socket:
+        target = (self.address.host, self.address.port)
+        proxy = _proxy(self.address)
+        if proxy is None:
+            return socket.create_connection(target, timeout)
+        tunnel = http.client.HTTPConnection(proxy.host, proxy.port, timeout=timeout)
+        tunnel.set_tunnel(*target)
+        tunnel.connect()
+        sock: socket.socket = tunnel.sock
+        return sock
+
+
+def _proxy(address: Address) -> Address | None:
+    """Return the proxy that the environment names for this address, or None."""
+    if not (os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY")):
+        return None
+    from urllib.request import getproxies, proxy_bypass
+
+    return None if proxy_bypass(address.host) else Address.parse(getproxies()["https"])

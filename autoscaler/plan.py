@@ -1,0 +1,135 @@
+"""The planner: groups and unplaced demand in, one Plan out; pure, so equal input gives an equal plan."""
+
+from collections.abc import Iterator, Sequence
+
+from atoll import money
+from atoll.group import GroupKind
+from atoll.offer import Demand
+from atoll.plan import Action, Note, Plan, Step
+from atoll.states import Reason
+from autoscaler.demand import by_kind, mean_expected_s
+from autoscaler.fleet import Fleet, Machine, Standing
+from autoscaler.grow import serve, serve_in_order
+from autoscaler.pools import grow_pools
+from autoscaler.shrink import Shrink
+from autoscaler.view import GroupView
+
+
+def plan(groups: Sequence[GroupView], demands: Sequence[Demand], *, plan_id: str, generation: int, at: float) -> Plan:
+    """Return what to do about `groups` so that `demands` (those the router could not place, in its order) are served.
+
+    Pending instances are filled first, then draining agents are taken back, then stopped instances
+    started, then instances launched, cheapest first over all groups. Where the groups may not grow
+    enough for all, demands are served in order. Launches' instance ids are `i-<plan>-<n>`. Only empty,
+    idle, unprotected agents are drained, only acknowledged ones ended.
+    """
+    expected_s = mean_expected_s(demands)
+    fleet = Fleet(groups, expected_s)
+    unserved = serve(fleet, demands)
+    if unserved and _could_grow(groups, unserved):
+        fleet = Fleet(groups, expected_s)
+        unserved = serve_in_order(fleet, demands)
+    for view in groups:
+        grow_pools(fleet, view)
+    _name_new(fleet, plan_id)
+    steps = list(_growth_steps(fleet))
+    notes = [*_blocked_notes(groups, demands), *_unserved_notes(groups, unserved)]
+    for view in groups:
+        shrink = Shrink(fleet, view, grows=any(step.group == view.group.name for step in steps))
+        shrink.decide()
+        steps += shrink.steps
+        notes += shrink.notes
+    return Plan(
+        id=plan_id,
+        generation=generation,
+        at=at,
+        steps=tuple(steps),
+        notes=(*notes, *_steady_notes(groups, steps, notes)),
+        awaits=tuple(_awaits(fleet)),
+    )
+
+
+def _could_grow(groups: Sequence[GroupView], unserved: Sequence[Demand]) -> bool:
+    """Say whether some group would serve these if it were allowed to be larger: then their order matters."""
+    kinds = by_kind(unserved)
+    return any(kind.may_use(view.group, shape) for view in groups for shape in view.shapes for kind in kinds)
+
+
+def _name_new(fleet: Fleet, plan_id: str) -> None:
+    for number, machine in enumerate(fleet.standing(Standing.NEW), start=1):
+        machine.instance = f"i-{plan_id.removeprefix('p-')}-{number}"
+
+
+def _growth_steps(fleet: Fleet) -> Iterator[Step]:
+    for machine in fleet.standing(Standing.DRAINING, Standing.COLD, Standing.NEW):
+        if machine.wanted:
+            yield _growth_step(machine)
+
+
+def _growth_step(machine: Machine) -> Step:
+    agent = machine.agent
+    action = {Standing.DRAINING: Action.UNDRAIN, Standing.COLD: Action.START, Standing.NEW: Action.LAUNCH}
+    why = {
+        Reason.DEMAND: f"for {len(machine.sessions)} waiting sessions",
+        Reason.MIN_SIZE: f"the group keeps at least {machine.group.size.min}",
+        Reason.HOT_POOL: "the hot pool lacks free slots",
+    }[machine.reason]
+    reason = machine.reason
+    if machine.standing is Standing.DRAINING and reason is Reason.DEMAND:
+        reason = Reason.DEMAND_RETURNED
+    return Step(
+        action=action[machine.standing],
+        group=machine.group.name,
+        reason=reason,
+        message=f"{why}: {machine.shape.key}, {money.text(machine.shape.price or 0)} an hour",
+        shape=machine.shape if agent is None else None,
+        agent=agent.id if agent else "",
+        instance=machine.instance,
+        epoch=agent.epoch if agent else 0,
+        sessions=tuple(machine.sessions),
+    )
+
+
+def _awaits(fleet: Fleet) -> Iterator[tuple[str, str]]:
+    for machine in fleet.standing(Standing.PENDING, Standing.COLD, Standing.NEW):
+        for session in machine.sessions:
+            yield session, machine.instance
+
+
+def _blocked_notes(groups: Sequence[GroupView], demands: Sequence[Demand]) -> Iterator[Note]:
+    kinds = by_kind(demands)
+    for view in groups:
+        wanted = [
+            f"{shape.key}: {view.blocked[shape.key]}"
+            for shape in view.shapes
+            if shape.key in view.blocked and any(kind.may_use(view.group, shape) for kind in kinds)
+        ]
+        if wanted:
+            more = f" and {len(wanted) - 3} more" if len(wanted) > 3 else ""
+            yield Note(group=view.group.name, reason=Reason.BACKOFF, message="; ".join(wanted[:3]) + more)
+
+
+def _unserved_notes(groups: Sequence[GroupView], unserved: Sequence[Demand]) -> Iterator[Note]:
+    """Note MAX_SIZE for each group that a larger size would let serve more, naming the first such session."""
+    for view in groups:
+        open_shapes = [shape for shape in view.shapes if shape.price and shape.key not in view.blocked]
+        left = [
+            demand
+            for kind in by_kind(unserved)
+            if any(kind.may_use(view.group, shape) for shape in open_shapes)
+            for demand in kind.waiting
+        ]
+        if left and view.group.kind is GroupKind.ELASTIC:
+            yield Note(
+                group=view.group.name,
+                reason=Reason.MAX_SIZE,
+                message=f"{len(left)} waiting sessions would fit, but the group may have {view.group.size.max} at most",
+                session=left[0].session,
+            )
+
+
+def _steady_notes(groups: Sequence[GroupView], steps: Sequence[Step], notes: Sequence[Note]) -> Iterator[Note]:
+    said = {step.group for step in steps} | {note.group for note in notes}
+    for view in groups:
+        if view.group.name not in said and view.group.kind is GroupKind.ELASTIC:
+            yield Note(group=view.group.name, reason=Reason.STEADY, message="nothing waits, nothing is idle")

@@ -1,0 +1,121 @@
+"""Scale-in: which agents to drain, which drained ones to end, and why all others are kept.
+
+An agent goes in two steps and two plans: drained when it is empty and idle, ended once it has
+acknowledged the drain with its session list and is still empty (I4).
+"""
+
+from atoll.group import GroupKind
+from atoll.plan import Action, Note, Step
+from atoll.states import AgentState, Reason
+from autoscaler.fleet import Fleet, Machine
+from autoscaler.pools import hot_fits, staying
+from autoscaler.view import AgentView, GroupView
+
+Verdict = tuple[Reason, str]
+
+
+class Shrink:
+    """One group's scale-in within one plan. `grows` says that the same plan makes the group larger."""
+
+    def __init__(self, fleet: Fleet, view: GroupView, *, grows: bool) -> None:
+        self._view = view
+        self._group = view.group
+        self._grows = grows
+        self._used = {m.agent.id for m in fleet.machines if m.agent is not None and m.wanted}
+        self._staying = staying(fleet, view.group.name)
+        self._cold = len(view.cold)
+        self.steps: list[Step] = []
+        self.notes: list[Note] = []
+
+    def decide(self) -> None:
+        """Fill `steps` and `notes`: at least one of them for every agent of an elastic group."""
+        if self._group.kind is not GroupKind.ELASTIC:
+            return
+        for agent in sorted(self._view.agents, key=lambda a: (-(a.shape.price or 0), -a.idle_s, a.id)):
+            if agent.id in self._used and agent.state is AgentState.DRAINING:
+                continue  # taken back by a step of its own
+            if agent.state is AgentState.DRAINING:
+                self._end(agent)
+            elif agent.state is AgentState.READY:
+                self._drain(agent)
+
+    def _drain(self, agent: AgentView) -> None:
+        if agent.notice:
+            if self._view.settled:
+                self._step(Action.DRAIN, agent, Reason.SPOT_NOTICE, "its cloud takes the machine back")
+            else:
+                self._note(agent, (Reason.SETTLING, "the control plane has just started"))
+            return
+        keep = self._why_keep(agent)
+        if keep:
+            self._note(agent, keep)
+            return
+        self._staying = [m for m in self._staying if m.agent is not agent]
+        self._step(Action.DRAIN, agent, Reason.IDLE, f"empty for {agent.idle_s:.0f} s")
+
+    def _why_keep(self, agent: AgentView) -> Verdict | None:
+        rules = self._group.scale_down
+        if agent.protected:
+            return Reason.PROTECTED, "runs a protected session"
+        if agent.sessions:
+            return Reason.BUSY, f"runs {len(agent.sessions)} sessions"
+        if not agent.connected:
+            return Reason.DISCONNECTED, "its link is down: what it runs is not known"
+        if agent.id in self._used:
+            return Reason.DEMAND, "a waiting gang counts on it"
+        if agent.idle_s < rules.idle_s:
+            return Reason.NOT_IDLE_LONG_ENOUGH, f"empty for {agent.idle_s:.0f} s of {rules.idle_s:.0f} s"
+        if self._grows or self._view.since_growth_s < rules.cooldown_s:
+            return Reason.COOLDOWN, f"the group grew within the last {rules.cooldown_s:.0f} s"
+        if len(self._staying) <= self._group.size.min:
+            return Reason.MIN_SIZE, f"the group keeps at least {self._group.size.min}"
+        if self._hot_needs(agent):
+            return Reason.HOT_POOL, "the hot pool needs its free slots"
+        if not self._view.settled:
+            return Reason.SETTLING, "the control plane has just started"
+        return None
+
+    def _hot_needs(self, agent: AgentView) -> bool:
+        pools = self._group.pools
+        if not pools.hot_count:
+            return False
+
+        def fits(machines: list[Machine]) -> int:
+            return hot_fits(pools.hot, pools.hot_count, (machine.free for machine in machines))
+
+        return fits([m for m in self._staying if m.agent is not agent]) < min(pools.hot_count, fits(self._staying))
+
+    def _end(self, agent: AgentView) -> None:
+        if agent.protected:
+            self._note(agent, (Reason.PROTECTED, "drains, and runs a protected session"))
+        elif agent.sessions:
+            self._note(agent, (Reason.BUSY, f"drains, and still runs {len(agent.sessions)} sessions"))
+        elif not agent.acknowledged_epoch >= agent.cordon_epoch > 0:
+            reason = Reason.AWAITING_ACKNOWLEDGEMENT if agent.connected else Reason.DISCONNECTED
+            self._note(agent, (reason, "has not confirmed the drain with its session list yet"))
+        elif not self._view.settled:
+            self._note(agent, (Reason.SETTLING, "the control plane has just started"))
+        elif self._cold < self._group.pools.cold and not agent.notice:
+            self._cold += 1
+            self._step(Action.STOP, agent, Reason.COLD_POOL, "drained and empty; kept stopped for the cold pool")
+        else:
+            self._step(Action.TERMINATE, agent, Reason.EMPTY_DRAINED, "drained, acknowledged and empty")
+
+    def _step(self, action: Action, agent: AgentView, reason: Reason, message: str) -> None:
+        self.steps.append(
+            Step(
+                action=action,
+                group=self._group.name,
+                reason=reason,
+                message=message,
+                agent=agent.id,
+                instance=agent.instance,
+                epoch=agent.epoch,
+            )
+        )
+
+    def _note(self, agent: AgentView, verdict: Verdict) -> None:
+        reason, message = verdict
+        self.notes.append(
+            Note(group=self._group.name, reason=reason, message=message, agent=agent.id, instance=agent.instance)
+        )

@@ -1,0 +1,74 @@
+"""What a planner sees of a group: agents, instances in the making, stopped ones, shapes; values made by control."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from atoll.group import Group
+from atoll.instance import Shape
+from atoll.slots import Slots
+from atoll.states import AgentState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentView:
+    """One agent of the group, whatever its state, until its instance is gone.
+
+    `sessions` are the ids of all that occupy it and `protected` says whether one of them must not be
+    disturbed. `idle_s` is for how long it has been empty (0 when busy). `notice` is set once its cloud
+    announced that it takes the machine back. `by_user` marks a drain that a person asked for: a plan
+    never undoes it. `shape.price` is the machine's price; for a fixed group any priced shape will do.
+    """
+
+    id: str
+    instance: str
+    shape: Shape
+    capacity: Slots
+    free: Slots
+    sessions: tuple[str, ...] = ()
+    protected: bool = False
+    idle_s: float = 0.0
+    state: AgentState = AgentState.READY
+    connected: bool = True
+    epoch: int = 0
+    cordon_epoch: int = 0
+    acknowledged_epoch: int = 0
+    notice: bool = False
+    by_user: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingView:
+    """An instance that is intended, being created or booting; `sessions` are those that await it (may be empty)."""
+
+    instance: str
+    shape: Shape
+    sessions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColdView:
+    """A stopped instance that can be started again."""
+
+    instance: str
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupView:
+    """One group as it is now.
+
+    `pending` is in the order of its launches. `ending` counts instances on their way out: they count
+    against `size.max` until seen gone. `blocked` maps a shape's key to why it is not asked for now.
+    `since_growth_s` is the time since the group last grew, `settled` False within the quiet time after
+    a restart, when nothing may be ended (I12). A fixed group only lends its free agents to gangs.
+    """
+
+    group: Group
+    agents: tuple[AgentView, ...] = ()
+    pending: tuple[PendingView, ...] = ()
+    cold: tuple[ColdView, ...] = ()
+    ending: int = 0
+    shapes: tuple[Shape, ...] = ()
+    blocked: Mapping[str, str] = field(default_factory=dict)
+    since_growth_s: float = 1e9
+    settled: bool = True

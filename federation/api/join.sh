@@ -1,0 +1,54 @@
+#!/bin/sh
+# Makes this machine an agent of the Atoll installation at @URL@.
+# Use: curl … @URL@/join | sh -s -- atj_…
+set -eu
+
+url='@URL@'
+pin='@PIN@'
+token="${1:-${ATOLL_JOIN_TOKEN:-}}"
+home="${ATOLL_HOME:-$HOME/.atoll}"
+
+fail() {
+    printf 'atoll: %s\n' "$1" >&2
+    printf '  hint: %s\n' "$2" >&2
+    exit 125
+}
+
+case "$token" in
+    atj_*) ;;
+    *) fail "no join token was given" "make one with 'atoll token create' and paste the whole line it prints" ;;
+esac
+
+if command -v atoll >/dev/null 2>&1; then
+    exec atoll agent join "$url" --token "$token"
+fi
+
+command -v python3 >/dev/null 2>&1 || fail "python3 is not installed" "install Python 3.11, 3.12 or 3.13"
+tag="$(python3 -c 'import sysconfig; print(sysconfig.get_config_var("SOABI"))')"
+umask 077
+mkdir -p "$home"
+lib="$home/agent-lib"
+fresh="$home/agent-lib.$$"
+trap 'rm -rf "$fresh" "$fresh.tar.gz"' EXIT
+
+fetch() {
+    if [ -n "$pin" ]; then
+        curl -sSk --pinnedpubkey "sha256//$pin" -w '%{http_code}' -o "$2" "$1"
+    else
+        curl -sSL -w '%{http_code}' -o "$2" "$1"
+    fi
+}
+
+printf 'atoll: fetching the agent from %s\n' "$url" >&2
+status="$(fetch "$url/v1/agent.tar.gz?tag=$tag" "$fresh.tar.gz")" ||
+    fail "cannot fetch the agent from $url" "check that this machine reaches it"
+if [ "$status" != 200 ]; then
+    reason="$(python3 -c 'import json, sys; p = json.load(open(sys.argv[1])); print(p["detail"], "-", p["hint"])' \
+        "$fresh.tar.gz" 2>/dev/null || echo "HTTP status $status")"
+    fail "the control plane gave no agent: $reason" "see above"
+fi
+mkdir "$fresh"
+tar -xzf "$fresh.tar.gz" -C "$fresh"
+rm -rf "$lib"
+mv "$fresh" "$lib"
+PYTHONPATH="$lib" exec python3 -m agent join "$url" --token "$token"

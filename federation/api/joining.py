@@ -1,0 +1,103 @@
+"""Routes for machines that want to become agents: the CA, the join itself, the script and the agent's program."""
+
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from atoll.errors import Conflict
+from federation.api.route import Access, Call, Query, Route
+
+SCRIPT = Path(__file__).parent / "join.sh"
+
+
+class CaView(msgspec.Struct):
+    """The installation's CA certificate, PEM."""
+
+    ca: str
+
+
+class JoinRequest(msgspec.Struct, kw_only=True):
+    """`secret` is the join token's; `csr` is PEM, from a key made on the machine."""
+
+    secret: str
+    csr: str
+    name: str = ""
+    facts: dict[str, str] = {}
+
+
+class JoinedView(msgspec.Struct, kw_only=True):
+    """What makes a machine an agent."""
+
+    agent: str
+    certificate: str
+    ca: str
+    name: str
+    site: str
+    group: str
+
+
+class PackQuery(Query):
+    """`tag` is the machine's Python, e.g. `cpython-311-x86_64-linux-gnu` (`SOABI`)."""
+
+    tag: str = ""
+
+
+async def ca(call: Call) -> CaView:
+    """Return the CA certificate; whoever asks checks it against the pin in its join token."""
+    return CaView(call.control.config.authority.ca_pem)
+
+
+async def join(call: Call) -> JoinedView:
+    """Use up a join token and sign the machine's certificate."""
+    body: JoinRequest = call.body
+    joined = await call.control.tokens.join(body.secret, body.csr, body.name, body.facts)
+    agent = joined.agent
+    return JoinedView(
+        agent=agent.id,
+        certificate=joined.certificate,
+        ca=call.control.config.authority.ca_pem,
+        name=agent.name,
+        site=agent.site,
+        group=agent.group,
+    )
+
+
+async def script(call: Call) -> web.Response:
+    """Return the shell script behind `curl …/join | sh`."""
+    address = call.services.address
+    pin = "" if address.own_certificate else call.control.config.authority.server_pin
+    text = SCRIPT.read_text().replace("@URL@", address.agent_url).replace("@PIN@", pin)
+    return web.Response(text=text, content_type="text/x-shellscript")
+
+
+async def agent_pack(call: Call) -> web.StreamResponse:
+    """Return the agent with all that it imports, for a machine with the same Python."""
+    query: PackQuery = call.query
+    pack = call.services.pack
+    if query.tag and query.tag != pack.tag:
+        raise Conflict(
+            f"the control plane runs {pack.tag}, this machine's Python is {query.tag}",
+            hint="install `atoll` on this machine with pip or pipx, then use `atoll agent join`",
+        )
+    return web.FileResponse(await pack.path(), headers={"Content-Type": "application/gzip"})
+
+
+ROUTES = (
+    Route(
+        method="GET", path="/v1/ca", handle=ca, access=Access.OPEN, answer=CaView,
+        summary="The installation's CA certificate",
+    ),
+    Route(
+        method="POST", path="/v1/join", handle=join, access=Access.OPEN, body=JoinRequest, answer=JoinedView,
+        summary="Become an agent: a join token against a certificate",
+    ),
+    Route(
+        method="GET", path="/join", handle=script, access=Access.OPEN, content="text/x-shellscript",
+        summary="The script behind `curl …/join | sh`",
+    ),
+    Route(
+        method="GET", path="/v1/agent.tar.gz", handle=agent_pack, access=Access.OPEN, query=PackQuery,
+        content="application/gzip", summary="The agent's program for a machine with the same Python",
+    ),
+)  # fmt: skip

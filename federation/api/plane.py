@@ -1,0 +1,338 @@
+"""The control plane as the API, the pages and the gateway see it: `federation.control.control.Control` fits."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from atoll.agent import Agent
+from atoll.clock import Clock
+from atoll.group import Group, Provider
+from atoll.instance import Instance, Shape
+from atoll.offer import Decision
+from atoll.plan import Plan
+from atoll.session import Session, SessionSpec
+from atoll.site import Site
+from atoll.token import Token
+from federation.control.config import ControlConfig
+from federation.ports import Bus, LogStore, Store
+from providers.port import Driver
+
+Runs: TypeAlias = dict[str, list[tuple[str, Session]]]
+"""Live runs by agent id, each with its session."""
+
+Noun = TypeVar("Noun", Site, Group, Provider)
+
+
+class Live(Protocol):
+    """A registered link."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the link is up."""
+        ...
+
+    @property
+    def rtt(self) -> float | None:
+        """Round-trip time in seconds."""
+        ...
+
+
+class SessionsPort(Protocol):
+    """Use cases of sessions; `ref` is an id or a name. All raise `NotFound` with a hint."""
+
+    async def submit(
+        self,
+        spec: SessionSpec,
+        *,
+        project: str,
+        owner: str,
+        count: int = 1,
+        idempotency: tuple[str, str] | None = None,
+    ) -> list[Session]:
+        """Queue `count` sessions; `idempotency` is (key, fingerprint of the request)."""
+        ...
+
+    async def get(self, project: str, ref: str) -> Session:
+        """Return one."""
+        ...
+
+    async def list(
+        self, project: str, *, states: Sequence[str] = (), after: str = "", limit: int = 100
+    ) -> list[Session]:
+        """Return a page, newest first."""
+        ...
+
+    async def stop(self, project: str, ref: str, *, by: str) -> Session:
+        """Begin to stop one."""
+        ...
+
+
+class AgentsPort(Protocol):
+    """Use cases of agents, and what is observed about them."""
+
+    async def list(self, *, states: Sequence[str] = ...) -> list[Agent]:
+        """Return those in `states`; by default all that belong to the installation."""
+        ...
+
+    async def placed(self) -> Runs:
+        """Return the live runs of every agent, as (run id, session)."""
+        ...
+
+    async def get(self, ref: str) -> Agent:
+        """Return one by id or name."""
+        ...
+
+    async def cordon(self, ref: str, by: str) -> Agent:
+        """Let it take no new session."""
+        ...
+
+    async def uncordon(self, ref: str, by: str) -> Agent:
+        """Let it take sessions again."""
+        ...
+
+    async def remove(self, ref: str, by: str) -> Agent:
+        """Take it out of the installation."""
+        ...
+
+    def live(self, agent: str, /) -> Live | None:
+        """Return its registered link."""
+        ...
+
+
+class NounsPort(Protocol[Noun]):
+    """Use cases of sites, groups and providers."""
+
+    async def list(self) -> list[Noun]:
+        """Return all."""
+        ...
+
+    async def get(self, name: str) -> Noun:
+        """Return one, or raise `NotFound`."""
+        ...
+
+    async def create(self, row: Noun) -> Noun:
+        """Add one, or raise `Conflict`."""
+        ...
+
+    async def apply(self, row: Noun) -> tuple[Noun, bool]:
+        """Add or change one; the flag says that it is new."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Remove one that nothing depends on, or raise `Conflict`."""
+        ...
+
+
+class GroupsPort(NounsPort[Group], Protocol):
+    """Groups and their plans."""
+
+    async def plans(self, name: str, limit: int) -> list[Plan]:
+        """Return the newest plans that mention the group, newest first."""
+        ...
+
+
+class ProvidersPort(NounsPort[Provider], Protocol):
+    """Providers and their drivers."""
+
+    async def driver(self, name: str) -> Driver:
+        """Return the driver of a provider."""
+        ...
+
+    async def shapes(self, name: str) -> Sequence[Shape]:
+        """Return what it could make now."""
+        ...
+
+
+class InstancesPort(Protocol):
+    """Machines at providers."""
+
+    async def list(self, *, group: str = "", provider: str = "", states: Sequence[Any] = ()) -> list[Instance]:
+        """Return those that match."""
+        ...
+
+
+class JoinedPort(Protocol):
+    """What a join returns."""
+
+    @property
+    def agent(self) -> Agent:
+        """The new agent."""
+        ...
+
+    @property
+    def certificate(self) -> str:
+        """Its certificate, PEM."""
+        ...
+
+
+class TokensPort(Protocol):
+    """Credentials."""
+
+    async def create_join(self, *, site: str, group: str, uses: int, ttl_s: float, owner: str) -> tuple[Token, str]:
+        """Return the row and its secret."""
+        ...
+
+    async def create_api(self, owner: str) -> tuple[Token, str]:
+        """Return the row and its secret, `atk_…`."""
+        ...
+
+    async def authenticate(self, secret: str) -> Token:
+        """Return the API token, or raise `Unauthorized`."""
+        ...
+
+    async def list(self) -> list[Token]:
+        """Return all."""
+        ...
+
+    async def delete(self, id_prefix: str) -> None:
+        """Remove one."""
+        ...
+
+    async def join(self, secret: str, csr: str, name: str, facts: dict[str, str]) -> JoinedPort:
+        """Use up a join token."""
+        ...
+
+
+class WhyPort(Protocol):
+    """Explanations; each answer has the fields of `WhyView` as nouns."""
+
+    async def session(self, project: str, ref: str) -> Any:
+        """Explain a session."""
+        ...
+
+    async def agent(self, ref: str) -> Any:
+        """Explain an agent."""
+        ...
+
+    async def group(self, name: str) -> Any:
+        """Explain a group."""
+        ...
+
+
+class OffersPort(Protocol):
+    """The router, dry."""
+
+    async def search(self, spec: SessionSpec) -> Decision:
+        """Rank everything for a session."""
+        ...
+
+
+class UsagePort(Protocol):
+    """The ledger."""
+
+    async def summary(self, since: float) -> Any:
+        """Return the fields of `UsageView` in micro-units."""
+        ...
+
+
+class SweeperPort(Protocol):
+    """The sweep."""
+
+    async def sweep(self, provider: str, dry_run: bool) -> Sequence[Any]:
+        """Return the fields of `SweepFinding` for each finding."""
+        ...
+
+
+class LinksPort(Protocol):
+    """The agents' links."""
+
+    def accept(self) -> asyncio.BaseProtocol:
+        """Return the protocol of a new link."""
+        ...
+
+    async def open_stream(self, run: str, app: str, port: int, protocol: asyncio.Protocol) -> asyncio.Transport:
+        """Open a stream to an app or port of a run; raises `NotFound` or `Unavailable`."""
+        ...
+
+
+class Plane(Protocol):
+    """All of it."""
+
+    @property
+    def config(self) -> ControlConfig:
+        """Addresses and keys."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+        ...
+
+    @property
+    def logs(self) -> LogStore:
+        """Sessions' output."""
+        ...
+
+    @property
+    def bus(self) -> Bus:
+        """Hints."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """Time."""
+        ...
+
+    @property
+    def sessions(self) -> SessionsPort:
+        """Sessions."""
+        ...
+
+    @property
+    def agents(self) -> AgentsPort:
+        """Agents."""
+        ...
+
+    @property
+    def sites(self) -> NounsPort[Site]:
+        """Sites."""
+        ...
+
+    @property
+    def groups(self) -> GroupsPort:
+        """Groups."""
+        ...
+
+    @property
+    def providers(self) -> ProvidersPort:
+        """Providers."""
+        ...
+
+    @property
+    def instances(self) -> InstancesPort:
+        """Instances."""
+        ...
+
+    @property
+    def tokens(self) -> TokensPort:
+        """Tokens."""
+        ...
+
+    @property
+    def offers(self) -> OffersPort:
+        """Offers."""
+        ...
+
+    @property
+    def why(self) -> WhyPort:
+        """Explanations."""
+        ...
+
+    @property
+    def usage(self) -> UsagePort:
+        """Usage."""
+        ...
+
+    @property
+    def sweeper(self) -> SweeperPort:
+        """Sweeps."""
+        ...
+
+    @property
+    def links(self) -> LinksPort:
+        """Links."""
+        ...
+
+    async def status(self) -> Any:
+        """Return the fields of `StatusView`, money in micro-units."""
+        ...

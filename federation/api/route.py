@@ -1,0 +1,103 @@
+"""The route table's row, from which routing, OpenAPI and the access test are made."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from atoll.clock import Chance
+from federation.api.address import Address
+from federation.api.agentpack import AgentPack
+from federation.api.auth import Caller, Door
+from federation.api.plane import Plane
+
+Item = TypeVar("Item")
+
+
+class Access(StrEnum):
+    """Who may use a route."""
+
+    OPEN = "open"  # anyone who can reach the port
+    USER = "user"  # the bearer of an API token, or a logged-in browser
+
+
+class Page(msgspec.Struct, Generic[Item]):
+    """One page of a list; `next` is the `after` of the following one, empty on the last."""
+
+    items: list[Item]
+    next: str = ""
+
+
+class Link(msgspec.Struct):
+    """A URL for a browser, good for a few minutes."""
+
+    url: str
+
+
+class Query(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Base of the query parameters of a route: fields are parameters, unknown ones are refused."""
+
+
+class NoQuery(Query):
+    """No parameters."""
+
+
+@dataclass(slots=True)
+class Services:
+    """What all handlers share. `closing` is set when the server is about to stop: streams end then."""
+
+    control: Plane
+    door: Door
+    address: Address
+    chance: Chance
+    pack: AgentPack
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, checked and decoded: what a handler gets."""
+
+    request: web.Request
+    services: Services
+    caller: Caller
+    path: Mapping[str, str]
+    query: Any
+    body: Any
+
+    @property
+    def control(self) -> Plane:
+        """The control plane."""
+        return self.services.control
+
+    @property
+    def now(self) -> float:
+        """Unix seconds."""
+        return self.services.control.clock.now()
+
+
+Handle: TypeAlias = Callable[[Call], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One row. `path` has `{name}` parts; `access` must be given, None is refused when the table is built.
+
+    `handle` returns an object of type `answer` (None: no body), or a response of its own for `content`
+    other than JSON.
+    """
+
+    method: str
+    path: str
+    handle: Handle
+    summary: str
+    access: Access | None = None
+    answer: Any = None
+    status: int = 200
+    query: type[Query] = NoQuery
+    body: Any = None
+    content: str = "application/json"

@@ -1,0 +1,145 @@
+"""Routes of sessions: submit, list, look, stop, and why."""
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from atoll.client import views as api
+from atoll.document import session_spec
+from atoll.errors import Invalid
+from atoll.states import SessionState
+from atoll.suggest import hint
+from federation.api import observe, views
+from federation.api.grants import LINK_TTL_S, Purpose
+from federation.api.route import Access, Call, Link, Page, Query, Route
+
+MAX_COUNT = 10_000
+MAX_PAGE = 1000
+_BASE = "/v1/projects/{project}/sessions"
+
+
+class Submission(msgspec.Struct, kw_only=True):
+    """`spec` is a session's document; `count` makes as many of them, told apart by `ATOLL_INDEX`."""
+
+    spec: dict[str, Any]
+    count: int = 1
+
+
+class ListQuery(Query):
+    """`state`: one or more, by comma; `live=1`: only sessions that have not ended."""
+
+    state: str = ""
+    live: bool = False
+    after: str = ""
+    limit: int = 100
+
+
+async def submit(call: Call) -> Page[api.SessionView]:
+    """Queue one session, or `count` alike. With `Idempotency-Key` a repeat returns the first answer."""
+    body: Submission = call.body
+    if not 1 <= body.count <= MAX_COUNT:
+        raise Invalid(f"count is {body.count}", hint=f"1 to {MAX_COUNT}")
+    spec = session_spec(body.spec)
+    rows = await call.control.sessions.submit(
+        spec,
+        project=call.path["project"],
+        owner=call.caller.owner,
+        count=body.count,
+        idempotency=_idempotency(call, body),
+    )
+    return Page(await observe.sessions(call.services, rows))
+
+
+def _idempotency(call: Call, body: Submission) -> tuple[str, str] | None:
+    key = call.request.headers.get("Idempotency-Key", "")
+    if not key:
+        return None
+    if len(key) > 200 or not key.isprintable():
+        raise Invalid("Idempotency-Key must be 1 to 200 printable characters")
+    # Bound to caller and project: nobody learns or blocks another's answer by guessing a key.
+    scope = f"{call.caller.owner}/{call.path['project']}/{key}"
+    fingerprint = hashlib.sha256(msgspec.json.encode(body, order="deterministic")).hexdigest()
+    return scope, fingerprint
+
+
+async def list_(call: Call) -> Page[api.SessionView]:
+    """Return sessions, newest first."""
+    query: ListQuery = call.query
+    states = [part for part in query.state.split(",") if part]
+    known = [str(state) for state in SessionState]
+    for state in states:
+        if state not in known:
+            raise Invalid(f"{state!r} is not a session state", hint=hint(state, known, ", ".join(known)))
+    if query.live:
+        ended = {"succeeded", "failed", "cancelled", "expired"}
+        states = [state for state in (states or known) if state not in ended]
+        if not states:
+            return Page([])
+    limit = page_size(query.limit)
+    rows = await call.control.sessions.list(call.path["project"], states=states, after=query.after, limit=limit)
+    return Page(await observe.sessions(call.services, rows), rows[-1].id if len(rows) == limit else "")
+
+
+def page_size(limit: int) -> int:
+    """Return a page size within bounds, or raise `Invalid`."""
+    if not 1 <= limit <= MAX_PAGE:
+        raise Invalid(f"limit is {limit}", hint=f"1 to {MAX_PAGE}")
+    return limit
+
+
+async def get(call: Call) -> api.SessionView:
+    """Return one session by id or name."""
+    row = await call.control.sessions.get(call.path["project"], call.path["ref"])
+    return await observe.session(call.services, row)
+
+
+async def stop(call: Call) -> api.SessionView:
+    """Stop a session: TERM, its grace period, then KILL of the whole tree."""
+    row = await call.control.sessions.stop(call.path["project"], call.path["ref"], by=call.caller.owner)
+    return await observe.session(call.services, row)
+
+
+async def why(call: Call) -> api.WhyView:
+    """Return why a session is as it is, with the decisions that led there."""
+    return views.why(await call.control.why.session(call.path["project"], call.path["ref"]))
+
+
+async def app_link(call: Call) -> Link:
+    """Return a link that opens an app of a session in a browser without a password."""
+    row = await call.control.sessions.get(call.path["project"], call.path["ref"])
+    app = call.path["app"]
+    if app not in row.spec.apps:
+        offered = ", ".join(row.spec.apps) or "none"
+        raise Invalid(f"{row.name} has no app {app!r}", hint=hint(app, row.spec.apps, f"its apps: {offered}"))
+    door = call.services.door
+    grant = door.grants.issue(Purpose.LINK, call.caller.owner, ttl_s=LINK_TTL_S, audience=row.id)
+    return Link(f"{call.services.address.app_url(app, row.id)}?atoll_grant={grant}")
+
+
+ROUTES = (
+    Route(
+        method="POST", path=_BASE, handle=submit, access=Access.USER, status=201, body=Submission,
+        answer=Page[api.SessionView], summary="Queue sessions; takes Idempotency-Key",
+    ),
+    Route(
+        method="GET", path=_BASE, handle=list_, access=Access.USER, query=ListQuery,
+        answer=Page[api.SessionView], summary="List sessions, newest first",
+    ),
+    Route(
+        method="GET", path=_BASE + "/{ref}", handle=get, access=Access.USER,
+        answer=api.SessionView, summary="Look at a session",
+    ),
+    Route(
+        method="POST", path=_BASE + "/{ref}:stop", handle=stop, access=Access.USER,
+        answer=api.SessionView, summary="Stop a session",
+    ),
+    Route(
+        method="GET", path=_BASE + "/{ref}/why", handle=why, access=Access.USER,
+        answer=api.WhyView, summary="Explain a session's state",
+    ),
+    Route(
+        method="POST", path=_BASE + "/{ref}/apps/{app}:link", handle=app_link, access=Access.USER,
+        answer=Link, summary="Make a link that opens an app in a browser",
+    ),
+)  # fmt: skip

@@ -1,0 +1,158 @@
+"""Agents as users handle them: list, cordon, remove; and what is free on each."""
+
+from collections.abc import Callable, Sequence
+
+from atoll.agent import Agent
+from atoll.errors import Conflict, NotFound
+from atoll.instance import Instance
+from atoll.session import MemberState, Session
+from atoll.slots import Slots, total
+from atoll.states import PLACED, AgentState, InstanceState, Reason
+from federation.control.changes import Change, Changes
+from federation.control.links import Links, LiveAgent
+from federation.control.members import current_runs, vanished
+from tunnel import wire
+
+KEPT = (AgentState.READY, AgentState.DRAINING)
+"""States of agents that belong to the installation."""
+
+
+class Agents:
+    """Use cases on agents."""
+
+    def __init__(self, changes: Changes, links: Links, on_change: Callable[[], None]) -> None:
+        self._changes = changes
+        self._links = links
+        self._on_change = on_change
+
+    async def get(self, ref: str) -> Agent:
+        """Return an agent by id or by name; raise `NotFound`."""
+        async with self._changes.look() as tx:
+            return await _find(Change(tx, 0.0), ref)
+
+    def live(self, agent: str) -> LiveAgent | None:
+        """Return the agent's link and its facts, or None while it is not connected."""
+        return self._links.live(agent)
+
+    async def placed(self) -> dict[str, list[tuple[str, Session]]]:
+        """Return the live runs of every agent, as (run id, session)."""
+        async with self._changes.look() as tx:
+            rows = await tx.find(Session, state=sorted(PLACED))
+        return by_agent(rows)
+
+    async def list(self, *, states: Sequence[str] = KEPT) -> list[Agent]:
+        """Return agents, oldest first; those that left or are gone only when asked for."""
+        async with self._changes.look() as tx:
+            return await tx.find(Agent, state=list(states))
+
+    async def cordon(self, ref: str, by: str) -> Agent:
+        """Let an agent take no new session; what runs goes on."""
+        async with self._changes.commit("agent.cordon") as change:
+            row = await _find(change, ref)
+            if row.state is AgentState.READY:
+                row = await drain(change, row, Reason.USER, f"cordoned by {by}")
+        self.tell_cordon(row)
+        self._on_change()
+        return row
+
+    async def uncordon(self, ref: str, by: str) -> Agent:
+        """Undo a cordon."""
+        async with self._changes.commit("agent.uncordon") as change:
+            row = await _find(change, ref)
+            if row.state is AgentState.DRAINING:
+                row = await undrain(change, row, Reason.USER, f"uncordoned by {by}")
+        self.tell_cordon(row)
+        self._on_change()
+        return row
+
+    async def remove(self, ref: str, by: str) -> Agent:
+        """Take an empty, registered machine's agent out of the installation.
+
+        Raises `Conflict` while sessions are there, or when a group's provider made its machine.
+        """
+        async with self._changes.commit("agent.remove") as change:
+            row = await _find(change, ref)
+            if row.instance:
+                raise Conflict(
+                    f"agent {row.name} is an instance of group {row.group}",
+                    hint="the group ends it when it is idle; cordon it to speed that up",
+                )
+            if await change.tx.find(Session, agent=row.id, state=sorted(PLACED), limit=1):
+                raise Conflict(f"sessions run on agent {row.name}", hint=f"first: atoll agent cordon {row.name}")
+            row = await change.agent(row, AgentState.LEFT, Reason.LEFT, f"removed by {by}")
+        self._links.send(row.id, wire.Leave(reason="removed"))
+        self._on_change()
+        return row
+
+    async def left(self, agent: str, reason: str) -> None:
+        """An agent said that it leaves, with all its runs ended: its sessions go back to the queue."""
+        async with self._changes.commit("agent.left") as change:
+            row = await change.tx.get(Agent, agent)
+            if row is None or row.state not in KEPT:
+                return
+            text = reason or "left by its owner"
+            await vanished(change, agent, Reason.AGENT_GONE, f"agent {row.name} left")
+            await change.agent(row, AgentState.LEFT, Reason.LEFT, text)
+            instance = await change.tx.get(Instance, row.instance) if row.instance else None
+            if instance and instance.state not in (InstanceState.ENDING, InstanceState.GONE):
+                await change.instance(instance, InstanceState.ENDING, Reason.LEFT, f"its agent left: {text}")
+        self._on_change()
+
+    def tell_cordon(self, row: Agent) -> None:
+        """Send the agent its cordon state; registration repeats it if this is lost."""
+        epoch = row.cordon_epoch or row.epoch
+        self._links.send(row.id, wire.Cordon(epoch=epoch, cordoned=row.state is AgentState.DRAINING))
+
+
+async def drain(change: Change, row: Agent, reason: Reason, message: str) -> Agent:
+    """Decide that an agent empties: a new epoch, which its acknowledgement must reach (I4)."""
+    epoch = row.epoch + 1
+    row = await change.agent(
+        row, AgentState.DRAINING, reason, message, epoch=epoch, cordon_epoch=epoch, acknowledged_epoch=0
+    )
+    instance = await change.tx.get(Instance, row.instance) if row.instance else None
+    if instance and instance.state is InstanceState.JOINED:
+        await change.instance(instance, InstanceState.DRAINING, reason, message)
+    return row
+
+
+async def undrain(change: Change, row: Agent, reason: Reason, message: str) -> Agent:
+    """Decide that a draining agent is to be used again."""
+    row = await change.agent(
+        row, AgentState.READY, reason, message, epoch=row.epoch + 1, cordon_epoch=0, acknowledged_epoch=0
+    )
+    instance = await change.tx.get(Instance, row.instance) if row.instance else None
+    if instance and instance.state is InstanceState.DRAINING:
+        await change.instance(instance, InstanceState.JOINED, reason, message)
+    return row
+
+
+def by_agent(rows: Sequence[Session]) -> dict[str, list[tuple[str, Session]]]:
+    """Return which runs of these placed sessions occupy slots on which agent."""
+    result: dict[str, list[tuple[str, Session]]] = {}
+    for row in rows:
+        for run, member in current_runs(row):
+            if member.state is not MemberState.EXITED:
+                result.setdefault(member.agent, []).append((run, row))
+    return result
+
+
+def used(agent: str, rows: Sequence[Session]) -> Slots:
+    """Return the slots that these placed sessions hold on an agent: free is capacity less this."""
+    return total(
+        member.slots
+        for row in rows
+        for member in row.members
+        if member.agent == agent and member.state is not MemberState.EXITED
+    )
+
+
+async def _find(change: Change, ref: str) -> Agent:
+    row = await change.tx.get(Agent, ref)
+    if row is not None:
+        return row
+    named = await change.tx.find(Agent, name=ref, newest=True)
+    kept = [row for row in named if row.state in KEPT] or named
+    if not kept:
+        raise NotFound(f"there is no agent {ref!r}", hint="see `atoll agent list`")
+    return kept[0]

@@ -1,0 +1,57 @@
+"""What the composition root tells the control plane about its surroundings."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Authority(Protocol):
+    """Who vouches for agents: `tunnel.identity.Authority`, or a plain one in simulation."""
+
+    @property
+    def pin(self) -> str:
+        """SHA-256 of the CA certificate, in hex: what join tokens carry."""
+        ...
+
+    @property
+    def server_pin(self) -> str:
+        """Base64 SHA-256 of the server key, for `curl --pinnedpubkey`."""
+        ...
+
+    @property
+    def ca_pem(self) -> str:
+        """The CA certificate."""
+        ...
+
+    def sign_agent(self, csr_pem: str, agent_id: str, *, ttl_s: float, now: float) -> str:
+        """Return a certificate for the key in `csr_pem` that names `agent_id`, whatever the CSR says."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlConfig:
+    """Addresses, keys and periods. All times in seconds.
+
+    `agent_url` is what agents dial (https), `secret_key` the installation's secret for grants and derived
+    join tokens. A session is `lost` after `lost_after_s` without its agent. After a start with agents on
+    record, and after a mass loss, nothing is drained or ended for `settle_s` (I12): as long as agents
+    need to be noticed missing and to come back (lost_after + the longest reconnect pause). A refused
+    shape is not tried again for `backoff_s`, doubling up to `backoff_max_s`.
+    """
+
+    authority: Authority
+    agent_url: str
+    secret_key: bytes
+    schedule_s: float = 2.0
+    launch_s: float = 2.0
+    observe_s: float = 3.0
+    sweep_s: float = 120.0
+    sweep_first_s: float = 10.0
+    watch_s: float = 2.0
+    lost_after_s: float = 10.0
+    settle_s: float = 45.0
+    backoff_s: float = 20.0
+    backoff_max_s: float = 300.0
+    prices_s: float = 60.0
+    absent_after_s: float = 60.0
+    certificate_s: float = 86400.0
+    plans_kept: int = 500

@@ -1,0 +1,398 @@
+"""The agents' links: registration with a full report first, then everything that goes up and down."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from atoll.agent import Agent
+from atoll.clock import Clock
+from atoll.errors import AtollError, NotFound, Unavailable
+from atoll.group import Group
+from atoll.instance import Instance
+from atoll.session import MemberState, Session
+from atoll.slots import Gpu, Slots
+from atoll.states import PLACED, AgentState, InstanceState, Reason
+from federation.control.changes import Change, Changes
+from federation.control.config import ControlConfig
+from federation.control.members import Verdict, apply, current_runs, find
+from federation.ports import LogStore
+from tunnel import wire
+from tunnel.link import Link, Side
+
+log = structlog.get_logger("control")
+
+_MASS_LOSS_SHARE, _MASS_LOSS_LEAST = 0.3, 3
+
+
+@dataclass(slots=True)
+class LiveAgent:
+    """An agent whose link is up and registered: facts of this moment, none of them stored.
+
+    `told` are the commands (`start:<run>`, `stop:<run>`) already sent on this link, `heard` is when
+    anything last came over it (monotonic), `notice` the cloud's word that the machine will be taken.
+    """
+
+    id: str
+    link: Link
+    epoch: int
+    told: set[str] = field(default_factory=set)
+    heard: float = 0.0
+    notice: str = ""
+    owned: set[str] = field(default_factory=set)
+    exited: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def connected(self) -> bool:
+        """True while this object is the agent's current link."""
+        return self.link.alive
+
+    @property
+    def rtt(self) -> float | None:
+        """Round-trip time of the last answered ping in seconds."""
+        return self.link.rtt
+
+
+@dataclass(slots=True)
+class _Inbox:
+    """One link's messages, handled one after the other by one task."""
+
+    messages: deque[wire.FromAgent] = field(default_factory=deque)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+    agent: LiveAgent | None = None
+
+
+class Links:
+    """Owner of all agents' links; `accept` is the protocol factory for connections that came with a certificate."""
+
+    def __init__(self, changes: Changes, logs: LogStore, config: ControlConfig, clock: Clock) -> None:
+        self._changes = changes
+        self._logs = logs
+        self._config = config
+        self._clock = clock
+        self._inboxes: dict[Link, _Inbox] = {}
+        self._live: dict[str, LiveAgent] = {}
+        self._silent_since: dict[str, float] = {}
+        self._lost_at: deque[float] = deque()
+        self._settle_until = 0.0
+        self.started = clock.monotonic()
+        self.on_change: Callable[[], None] = lambda: None
+        self.on_leave: Callable[[str, str], None] = lambda _agent, _reason: None
+        self.on_lost: Callable[[], None] = lambda: None
+
+    # -- seen by the rest of control ---------------------------------------------------------------
+
+    def accept(self) -> Link:
+        """Return the protocol for a new connection under `ALPN_CONTROL`."""
+        return Link(self, side=Side.CONTROL)
+
+    def live(self, agent: str) -> LiveAgent | None:
+        """Return the agent's registered link, or None while it has none."""
+        return self._live.get(agent)
+
+    def connected(self) -> list[str]:
+        """Return the ids of all connected agents."""
+        return list(self._live)
+
+    def silent_for(self, agent: str) -> float:
+        """Return seconds since anything was heard of the agent (since this process began, if never)."""
+        live = self._live.get(agent)
+        since = live.heard if live else self._silent_since.get(agent, self.started)
+        return self._clock.monotonic() - since
+
+    @property
+    def settled(self) -> bool:
+        """False right after a start with agents on record and after a mass loss: no destructive action then (I12)."""
+        return self._clock.monotonic() >= self._settle_until
+
+    @property
+    def returning(self) -> bool:
+        """True in the first seconds of this process, when agents of the one before are dialling again."""
+        return self._clock.monotonic() - self.started < self._config.lost_after_s
+
+    def unsettle(self) -> None:
+        """Begin a settling time now."""
+        self._settle_until = self._clock.monotonic() + self._config.settle_s
+
+    def send(self, agent: str, message: wire.Message) -> bool:
+        """Send to a connected agent; False when it is not connected (the next round or registration repeats it)."""
+        live = self._live.get(agent)
+        if live is None or not live.link.alive:
+            return False
+        live.link.send(message)
+        return True
+
+    def tell_once(self, agent: str, key: str, message: wire.Message) -> None:
+        """Send a command that is repeated only on a new link."""
+        live = self._live.get(agent)
+        if live and key not in live.told and self.send(agent, message):
+            live.told.add(key)
+
+    async def open_stream(self, run: str, app: str, port: int, protocol: asyncio.Protocol) -> asyncio.Transport:
+        """Open a stream to an app or port of a run; raises `NotFound` or `Unavailable` with a hint."""
+        async with self._changes.look() as tx:
+            row = await tx.get(Session, run.partition(".")[0])
+        member = next((m for key, m in current_runs(row) if key == run), None) if row else None
+        if row is None or member is None or row.state not in PLACED:
+            raise NotFound(f"run {run} is not running", hint="see `atoll ps`")
+        live = self._live.get(member.agent)
+        if live is None:
+            raise Unavailable("the session's agent is not connected", hint="it reconnects by itself; try again shortly")
+        return live.link.open_stream(wire.OpenStream(run=run, app=app, port=port), protocol)
+
+    async def close(self) -> None:
+        """Close all links; agents reconnect to whoever comes next."""
+        for link, inbox in list(self._inboxes.items()):
+            link.close("the control plane is stopping")
+            if inbox.task:
+                inbox.task.cancel()
+                await asyncio.gather(inbox.task, return_exceptions=True)
+        self._inboxes.clear()
+        self._live.clear()
+
+    # -- LinkOwner -----------------------------------------------------------------------------------
+
+    def linked(self, link: Link) -> None:
+        """A connection is up; nothing counts before its Hello."""
+        inbox = _Inbox()
+        self._inboxes[link] = inbox
+        inbox.task = asyncio.get_running_loop().create_task(self._serve(link, inbox), name=f"link {link.peer}")
+
+    def received(self, link: Link, message: wire.FromAgent | wire.FromControl) -> None:
+        """Queue a message for the link's task."""
+        inbox = self._inboxes.get(link)
+        if inbox is None:
+            return
+        inbox.messages.append(message)  # type: ignore[arg-type]
+        if len(inbox.messages) > 10_000:
+            link.close("too many messages at once")
+        inbox.wake.set()
+
+    def stream_opened(self, link: Link, open: wire.OpenStream) -> asyncio.Protocol | None:  # noqa: A002, ARG002
+        """Agents open no streams."""
+        return None
+
+    def lost(self, link: Link, reason: str) -> None:
+        """A link is gone; its agent may come back on another, or has already."""
+        inbox = self._inboxes.get(link)
+        if inbox is None:
+            return
+        live = inbox.agent
+        if live and self._live.get(live.id) is live:
+            del self._live[live.id]
+            now = self._clock.monotonic()
+            self._silent_since[live.id] = live.heard
+            self._note_loss(now)
+            log.info("agent link lost", agent=live.id, reason=reason)
+        inbox.messages.append(wire.Leave(reason="\0link lost"))
+        inbox.wake.set()
+        self.on_lost()
+        self.on_change()
+
+    def _note_loss(self, now: float) -> None:
+        self._lost_at.append(now)
+        while self._lost_at and self._lost_at[0] < now - self._config.lost_after_s:
+            self._lost_at.popleft()
+        lost = len(self._lost_at)
+        if lost >= _MASS_LOSS_LEAST and lost > _MASS_LOSS_SHARE * (lost + len(self._live)):
+            self.unsettle()
+
+    # -- one link's task -------------------------------------------------------------------------------
+
+    async def _serve(self, link: Link, inbox: _Inbox) -> None:
+        try:
+            while True:
+                await inbox.wake.wait()
+                inbox.wake.clear()
+                while inbox.messages:
+                    message = inbox.messages.popleft()
+                    if isinstance(message, wire.Leave) and message.reason == "\0link lost":
+                        return
+                    await self._handle(link, inbox, message)
+        except AtollError as error:
+            link.send(wire.Refuse(code=error.code, message=error.message))
+            link.close(error.message)
+        except Exception as error:
+            log.error("link failed", agent=link.peer, error=repr(error), exc_info=True)
+            link.close("internal error")
+        finally:
+            self._inboxes.pop(link, None)
+
+    async def _handle(self, link: Link, inbox: _Inbox, message: wire.FromAgent) -> None:
+        if isinstance(message, wire.Hello):
+            inbox.agent = await self._register(link, message)
+            return
+        live = inbox.agent
+        if live is None:
+            raise Unavailable("the first message must be Hello")
+        live.heard = self._clock.monotonic()
+        match message:
+            case wire.Report(report=report):
+                await self._report(live, report)
+            case wire.Log():
+                await self._log(live, message)
+            case wire.CordonAck(epoch=epoch, runs=runs):
+                await self._acknowledge(live, epoch, runs)
+            case wire.Notice(in_s=in_s, message=text):
+                live.notice = text or f"will be taken away in {in_s:g} s"
+                self.on_change()
+            case wire.Renew(csr=csr):
+                pem = self._config.authority.sign_agent(
+                    csr, live.id, ttl_s=self._config.certificate_s, now=self._clock.now()
+                )
+                link.send(wire.Certificate(certificate=pem))
+            case wire.Leave(reason=reason):
+                self.on_leave(live.id, reason)
+
+    async def _register(self, link: Link, hello: wire.Hello) -> LiveAgent | None:
+        """Register → full session report → verdict, before any placement (I13)."""
+        if hello.protocol not in (wire.PROTOCOL, wire.PROTOCOL - 1):
+            link.send(wire.Refuse(code="PROTOCOL", message=f"protocol {hello.protocol} is not spoken here", final=True))
+            link.close("protocol not spoken")
+            return None
+        kill: list[str] = []
+        forget: list[str] = []
+        async with self._changes.commit("agent.register") as change:
+            agent = await change.tx.get(Agent, link.peer)
+            if agent is None or agent.state not in (AgentState.READY, AgentState.DRAINING):
+                gone = f"agent {link.peer} does not belong to this installation (any more)"
+                link.send(wire.Refuse(code="FORBIDDEN", message=gone, final=True))
+                link.close("not a member")
+                return None
+            instance = await change.tx.get(Instance, agent.instance) if agent.instance else None
+            agent = await self._admit(change, agent, instance, hello)
+            for report in hello.runs:
+                verdict = await apply(change, agent.id, report)
+                if verdict is Verdict.KILL:
+                    kill.append(report.run)
+                elif verdict is Verdict.FORGET and await self._complete(report):
+                    forget.append(report.run)
+            await self._missing(change, agent.id, {report.run for report in hello.runs})
+            group = await change.tx.get(Group, agent.group)
+        lease, life = (group.lease_s, group.max_life_s) if group and agent.instance else (0.0, 0.0)
+        live = self._enter(link, agent, hello)
+        link.send(
+            wire.Welcome(
+                protocol=wire.PROTOCOL, epoch=agent.epoch, kill=kill, forget=forget, lease_s=lease, max_life_s=life
+            )
+        )
+        if agent.state is AgentState.DRAINING:
+            link.send(wire.Cordon(epoch=agent.cordon_epoch, cordoned=True))
+        log.info("agent registered", agent=agent.id, epoch=agent.epoch, runs=len(hello.runs), kill=len(kill))
+        self.on_change()
+        return live
+
+    def _enter(self, link: Link, agent: Agent, hello: wire.Hello) -> LiveAgent:
+        before = self._live.pop(agent.id, None)
+        if before and before.link is not link:
+            before.link.close("the agent registered on a newer link")
+        live = LiveAgent(id=agent.id, link=link, epoch=agent.epoch, heard=self._clock.monotonic())
+        live.exited = {r.run: (r.out, r.err) for r in hello.runs if r.state == MemberState.EXITED}
+        self._live[agent.id] = live
+        self._silent_since.pop(agent.id, None)
+        return live
+
+    async def _admit(self, change: Change, agent: Agent, instance: Instance | None, hello: wire.Hello) -> Agent:
+        capacity = capped(hello.capacity, instance.shape.slots) if instance else hello.capacity
+        state = agent.state
+        if instance and instance.state is InstanceState.STARTING:
+            await change.instance(instance, InstanceState.JOINED, Reason.JOINED, "started again", joined_at=change.now)
+            state = AgentState.READY
+        acknowledged = 0 if state is AgentState.READY else agent.acknowledged_epoch
+        return await change.agent(
+            agent,
+            state,
+            agent.reason,
+            agent.message,
+            verb="connected",
+            epoch=agent.epoch + 1,
+            cordon_epoch=agent.cordon_epoch if state is AgentState.DRAINING else 0,
+            acknowledged_epoch=acknowledged,
+            capacity=capacity,
+            facts=hello.facts | {"version": hello.version},
+        )
+
+    async def _missing(self, change: Change, agent: str, reported: set[str]) -> None:
+        """Runs that the agent should know and does not: start them if it never had them, else they are over."""
+        for row in await change.tx.find(Session, agent=agent, state=sorted(PLACED)):
+            for run, member in current_runs(row):
+                if member.agent != agent or run in reported or member.state is MemberState.EXITED:
+                    continue
+                if member.state is MemberState.STARTING and not row.stopping_as:
+                    continue
+                gone = wire.RunReport(run=run, state="exited", reason=Reason.NOT_ADOPTED)
+                await apply(change, agent, gone)
+
+    async def _report(self, live: LiveAgent, report: wire.RunReport) -> None:
+        async with self._changes.commit("session.report") as change:
+            verdict = await apply(change, live.id, report)
+        if verdict is Verdict.KILL:
+            live.link.send(wire.Stop(run=report.run, grace=0.0))
+        if report.state == MemberState.EXITED:
+            live.exited[report.run] = (report.out, report.err)
+            await self._forget_if_complete(live, report.run)
+        self._changes.bus.publish(f"log:{report.run}")
+        self.on_change()
+
+    async def _log(self, live: LiveAgent, message: wire.Log) -> None:
+        if not await self._owns(live, message.run):
+            live.link.send(wire.LogAck(run=message.run, channel=message.channel, offset=message.offset))
+            return
+        if message.channel not in ("out", "err"):
+            raise Unavailable(f"there is no log channel {message.channel!r}")
+        size = await self._logs.write(message.run, message.channel, message.offset, message.data)
+        live.link.send(wire.LogAck(run=message.run, channel=message.channel, offset=size))
+        self._changes.bus.publish(f"log:{message.run}")
+        await self._forget_if_complete(live, message.run)
+
+    async def _owns(self, live: LiveAgent, run: str) -> bool:
+        """Say whether logs of this run may come from this agent (S2); asked of the store once a run and link."""
+        if run in live.owned or run in live.exited:
+            return True
+        async with self._changes.look() as tx:
+            found = await find(Change(tx, 0.0), live.id, run)
+        if found:
+            live.owned.add(run)
+        return found is not None
+
+    async def _complete(self, report: wire.RunReport) -> bool:
+        out = await self._logs.size(report.run, "out")
+        err = await self._logs.size(report.run, "err")
+        return out >= report.out and err >= report.err
+
+    async def _forget_if_complete(self, live: LiveAgent, run: str) -> None:
+        sizes = live.exited.get(run)
+        if sizes is None:
+            return
+        if await self._complete(wire.RunReport(run=run, state="exited", out=sizes[0], err=sizes[1])):
+            del live.exited[run]
+            live.owned.discard(run)
+            live.link.send(wire.Forget(runs=[run]))
+
+    async def _acknowledge(self, live: LiveAgent, epoch: int, runs: list[str]) -> None:
+        async with self._changes.commit("agent.acknowledge") as change:
+            agent = await change.tx.get(Agent, live.id)
+            if agent is None or agent.state is not AgentState.DRAINING or epoch <= agent.acknowledged_epoch:
+                return
+            for run in runs:
+                if await find(change, live.id, run) is None:
+                    live.link.send(wire.Stop(run=run, grace=0.0))
+            text = f"takes no new session; {len(runs)} still run there"
+            await change.agent(
+                agent, AgentState.DRAINING, agent.reason, text, verb="acknowledged", acknowledged_epoch=epoch
+            )
+        self.on_change()
+
+
+def capped(reported: Slots, limit: Slots) -> Slots:
+    """Return what an agent reports, at most what the catalogue says its machine has (S3)."""
+    allowed = {gpu.model: gpu for gpu in limit.gpu}
+    gpu = tuple(
+        Gpu(g.model, min(g.milli, allowed[g.model].milli), min(g.memory, allowed[g.model].memory) or g.memory)
+        for g in reported.gpu
+        if g.model in allowed
+    )
+    return Slots(min(reported.cpu, limit.cpu), min(reported.memory, limit.memory), reported.disk, gpu)

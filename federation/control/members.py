@@ -1,0 +1,157 @@
+"""What agents report about runs, turned into moves of sessions."""
+
+from dataclasses import replace
+from enum import StrEnum
+
+from atoll.errors import Invalid
+from atoll.ids import run_id, split_run_id
+from atoll.session import Member, MemberState, Session
+from atoll.states import PLACED, Reason, SessionState
+from federation.control.changes import Change, on_demand, settle
+from tunnel.wire import RunReport
+
+_S = SessionState
+
+
+class Verdict(StrEnum):
+    """What is to become of a run that an agent reported."""
+
+    KEEP = "keep"
+    KILL = "kill"  # it is not (any more) this agent's: end it
+    FORGET = "forget"  # its end is stored
+
+
+def current_runs(row: Session) -> list[tuple[str, Member]]:
+    """Return the run ids of the current attempt with their members."""
+    return [(run_id(row.id, row.attempt, member.rank), member) for member in row.members]
+
+
+async def find(change: Change, agent: str, run: str) -> tuple[Session, Member] | None:
+    """Return the session and member that `run` is, if it belongs to `agent` in the current attempt."""
+    try:
+        key, attempt, rank = split_run_id(run)
+    except Invalid:
+        return None
+    row = await change.tx.get(Session, key)
+    if row is None or row.attempt != attempt:
+        return None
+    member = next((m for m in row.members if m.rank == rank and m.agent == agent), None)
+    return (row, member) if member else None
+
+
+async def apply(change: Change, agent: str, report: RunReport) -> Verdict:
+    """Take in one report; a repeat changes nothing. An agent speaks of its own runs only (S2)."""
+    found = await find(change, agent, report.run)
+    if found is None:
+        return Verdict.FORGET if report.state == MemberState.EXITED else Verdict.KILL
+    row, member = found
+    if member.state is MemberState.EXITED:
+        return Verdict.FORGET if report.state == MemberState.EXITED else Verdict.KILL
+    if row.state not in PLACED:
+        return Verdict.FORGET if report.state == MemberState.EXITED else Verdict.KILL
+    row = replace(row, members=tuple(_updated(m, report, change.now) if m is member else m for m in row.members))
+    if report.state == MemberState.EXITED:
+        await _exited(change, row, report)
+        return Verdict.FORGET
+    await _alive(change, row)
+    return Verdict.KEEP
+
+
+def _updated(member: Member, report: RunReport, now: float) -> Member:
+    state = MemberState(report.state)
+    started = member.started_at if member.started_at is not None or state is MemberState.STARTING else now
+    if state is not MemberState.EXITED:
+        return replace(member, state=state, started_at=started, limits=report.limits, apps=report.apps)
+    try:
+        reason = Reason(report.reason)
+    except ValueError:
+        reason = Reason.NONE
+    return replace(
+        member,
+        state=state,
+        started_at=started,
+        ended_at=now,
+        exit_code=report.exit_code,
+        reason=reason,
+        limits=report.limits or member.limits,
+        out=report.out,
+        err=report.err,
+    )
+
+
+async def _alive(change: Change, row: Session) -> None:
+    """Some member starts or runs: the session is at least starting, and running once all have begun."""
+    if row.state is _S.STOPPING:
+        await change.session(row, _S.STOPPING, row.reason, row.message, hint=row.hint)
+        return
+    if any(member.state is MemberState.STARTING for member in row.members):
+        to = _S.STARTING if row.state is _S.LOST else row.state
+        await change.session(row, to, row.reason, row.message)
+        return
+    if row.stopping_as:
+        await change.session(row, _S.STOPPING, Reason.LINK_BACK, "its agent is back and has been told to stop")
+        return
+    reason = Reason.LINK_BACK if row.state is _S.LOST else Reason.STARTED
+    if row.state is _S.RUNNING:
+        reason = row.reason
+    where = "its agent is back" if row.state is _S.LOST else f"runs at {row.site}"
+    started = change.now if row.started_at is None else row.started_at
+    await change.session(row, _S.RUNNING, reason, where, started_at=started)
+
+
+async def _exited(change: Change, row: Session, report: RunReport) -> None:
+    if all(member.state is MemberState.EXITED for member in row.members):
+        await _finished(change, row, report.message)
+        return
+    if row.stopping_as:
+        await change.session(row, row.state, row.reason, row.message, hint=row.hint)
+        return
+    if report.exit_code == 0:
+        await _alive(change, row)
+        return
+    rank = split_run_id(report.run)[2]
+    end = _S.INTERRUPTED if report.exit_code is None else _S.FAILED
+    text = f"member {rank} ended with {_code(report.exit_code)}: the others are being stopped"
+    to = _S.LOST if row.state is _S.LOST else _S.STOPPING
+    await change.session(row, to, Reason.MEMBER_FAILED, text, stopping_as=end)
+
+
+async def _finished(change: Change, row: Session, message: str) -> None:
+    """Every member has ended: give the session its end and its exit code."""
+    broken = next((m for m in row.members if m.exit_code is None), None)
+    if row.stopping_as in (None, _S.INTERRUPTED) and broken:
+        text = message or f"member {broken.rank} ended without an exit code ({broken.reason or 'unknown'})"
+        await change.interrupt(row, broken.reason or Reason.AGENT_GONE, text)
+        return
+    worst = next((m.exit_code for m in row.members if m.exit_code), broken.exit_code if broken else 0)
+    to = row.stopping_as or (_S.SUCCEEDED if worst == 0 else _S.FAILED)
+    if to is _S.INTERRUPTED:
+        to = _S.FAILED if worst else _S.SUCCEEDED
+    reason = row.reason if row.stopping_as else Reason.EXITED
+    text = row.message if row.stopping_as else f"ended with {_code(worst)}"
+    compared = on_demand(row, change.now)
+    row = settle(row, change.now)
+    await change.session(
+        row, to, reason, text, exit_code=worst, price=0, on_demand_cost=row.on_demand_cost + compared, instance=""
+    )
+
+
+async def vanished(change: Change, agent: str, reason: Reason, message: str) -> None:
+    """An agent surely runs nothing any more: each of its members ended without an exit code.
+
+    Single sessions go back to the queue at once; of a gang the others are stopped first.
+    """
+    for row in await change.tx.find(Session, agent=agent, state=sorted(PLACED)):
+        for member in row.members:
+            if member.agent == agent:
+                await vanished_member(change, row, member, reason, message)
+
+
+async def vanished_member(change: Change, row: Session, member: Member, reason: Reason, message: str) -> None:
+    """One member surely runs no more, and nobody knows its exit code."""
+    run = run_id(row.id, row.attempt, member.rank)
+    await apply(change, member.agent, RunReport(run=run, state="exited", reason=reason, message=message))
+
+
+def _code(code: int | None) -> str:
+    return "no exit code" if code is None else f"exit code {code}"

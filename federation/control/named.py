@@ -1,0 +1,169 @@
+"""Sites, groups and providers: objects that people name, create, change and delete."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+from atoll.agent import Agent
+from atoll.errors import Conflict, Invalid, NotFound
+from atoll.group import Group, GroupKind, Provider
+from atoll.ids import check_name
+from atoll.instance import Instance, Shape
+from atoll.plan import Plan
+from atoll.site import Site
+from atoll.states import InstanceState
+from federation.control.agents import KEPT
+from federation.control.catalog import Catalog
+from federation.control.changes import Change, Changes
+from providers.port import Driver
+
+N = TypeVar("N", Site, Group, Provider)
+LIVE = [str(state) for state in InstanceState if state is not InstanceState.GONE]
+"""Instance states that may cost money."""
+
+
+class Named(Generic[N]):
+    """The use cases that sites, groups and providers share."""
+
+    def __init__(self, kind: type[N], changes: Changes, on_change: Callable[[], None]) -> None:
+        self._kind: type[N] = kind
+        self._noun = kind.__name__.lower()
+        self._changes = changes
+        self._on_change = on_change
+
+    async def get(self, name: str) -> N:
+        """Return one; raise `NotFound` with a near name."""
+        async with self._changes.look() as tx:
+            return await self._get(Change(tx, 0.0), name)
+
+    async def create(self, row: N) -> N:
+        """Add one; raise `Conflict` when the name is taken, `Invalid` when it refers to what is not there."""
+        async with self._changes.commit(f"{self._noun}.create") as change:
+            if await change.tx.get(self._kind, row.name):
+                raise Conflict(
+                    f"{self._noun} {row.name!r} exists already", hint=f"see `atoll describe {self._noun} {row.name}`"
+                )
+            row = await self._insert(change, row)
+        self._on_change()
+        return row
+
+    async def apply(self, row: N) -> tuple[N, bool]:
+        """Make it be as given; return it and whether it was created. An equal one is left alone."""
+        async with self._changes.commit(f"{self._noun}.apply") as change:
+            have = await change.tx.get(self._kind, row.name)
+            if have is None:
+                return await self._insert(change, row), True
+            wanted = replace(row, created_at=have.created_at, version=have.version)
+            if wanted == have:
+                return have, False
+            await self._check(change, wanted, have)
+            saved = await change.tx.update(wanted)
+            await change.event(self._noun, row.name, "changed", name=row.name)
+        self._on_change()
+        return saved, False
+
+    async def delete(self, name: str) -> None:
+        """Remove one; raise `Conflict` with the list of what still depends on it."""
+        async with self._changes.commit(f"{self._noun}.delete") as change:
+            row = await self._get(change, name)
+            blockers = await self._dependents(change, row)
+            if blockers:
+                shown = ", ".join(blockers[:8]) + (" …" if len(blockers) > 8 else "")
+                raise Conflict(f"{self._noun} {name!r} is in use by {shown}", hint="remove those first")
+            await change.tx.delete(self._kind, name)
+            await change.event(self._noun, name, "deleted", name=name)
+        self._on_change()
+
+    async def _insert(self, change: Change, row: N) -> N:
+        check_name(row.name, self._noun)
+        await self._check(change, row, None)
+        saved = await change.tx.insert(replace(row, created_at=change.now))
+        await change.event(self._noun, row.name, "created", name=row.name)
+        return saved
+
+    async def _get(self, change: Change, name: str) -> N:
+        row: N | None = await change.tx.get(self._kind, name)
+        if row is None:
+            near = difflib.get_close_matches(name, [r.name for r in await change.tx.find(self._kind)], 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"see `atoll get {self._noun}s`"
+            raise NotFound(f"there is no {self._noun} {name!r}", hint=hint)
+        return row
+
+    async def _check(self, change: Change, row: N, have: N | None) -> None:
+        """Raise when `row` may not be; `have` is the one it would replace."""
+
+    async def _dependents(self, change: Change, row: N) -> list[str]:  # noqa: ARG002
+        """Return what would be left dangling."""
+        return []
+
+    async def list(self) -> list[N]:
+        """Return all, oldest first."""
+        async with self._changes.look() as tx:
+            return await tx.find(self._kind)
+
+
+class Sites(Named[Site]):
+    """Places."""
+
+    async def _dependents(self, change: Change, row: Site) -> list[str]:
+        groups = await change.tx.find(Group, site=row.name)
+        agents = await change.tx.find(Agent, site=row.name, state=list(KEPT))
+        return [f"group {g.name}" for g in groups] + [f"agent {a.name}" for a in agents]
+
+
+class Groups(Named[Group]):
+    """Groups; an elastic one must name a provider that is there."""
+
+    async def plans(self, name: str, limit: int = 20) -> list[Plan]:
+        """Return the newest plans that touch this group, newest first."""
+        async with self._changes.look() as tx:
+            plans = await tx.find(Plan, newest=True, limit=500)
+        return [p for p in plans if name in {x.group for x in p.steps} | {x.group for x in p.notes}][:limit]
+
+    async def _check(self, change: Change, row: Group, have: Group | None) -> None:
+        if row.kind is GroupKind.ELASTIC and not await change.tx.get(Provider, row.provider):
+            known = [p.name for p in await change.tx.find(Provider)]
+            raise Invalid(
+                f"group {row.name!r} names provider {row.provider!r}, which is not there",
+                hint=f"known: {', '.join(known)}" if known else "add one first: atoll provider add sim",
+            )
+        if not 0 <= row.size.min <= row.size.max:
+            raise Invalid(f"size is {row.size.min}..{row.size.max}", hint="it must be 0 <= min <= max")
+        if have and (have.kind, have.provider, have.site) != (row.kind, row.provider, row.site):
+            raise Conflict("kind, provider and site of a group cannot change", hint="create another group")
+        if not await change.tx.get(Site, row.site):
+            check_name(row.site, "site")
+            await change.tx.insert(Site(name=row.site, created_at=change.now))
+            await change.event("site", row.site, "created", name=row.site)
+
+    async def _dependents(self, change: Change, row: Group) -> list[str]:
+        live = await change.tx.find(Instance, group=row.name, state=LIVE)
+        agents = await change.tx.find(Agent, group=row.name, state=list(KEPT))
+        return [f"instance {i.id}" for i in live] + [f"agent {a.name}" for a in agents if not a.instance]
+
+
+class Providers(Named[Provider]):
+    """Cloud accounts; `driver` makes the port of one."""
+
+    def __init__(self, changes: Changes, catalog: Catalog, on_change: Callable[[], None]) -> None:
+        super().__init__(Provider, changes, on_change)
+        self._catalog = catalog
+
+    async def driver(self, name: str) -> Driver:
+        """Return the driver of a provider."""
+        return self._catalog.driver(await self.get(name))
+
+    async def shapes(self, name: str) -> list[Shape]:
+        """Return what the provider can make, with prices."""
+        return list(await self._catalog.shapes(await self.get(name)))
+
+    async def _check(self, change: Change, row: Provider, have: Provider | None) -> None:  # noqa: ARG002
+        if have and have.kind != row.kind:
+            raise Conflict("the kind of a provider cannot change", hint="add another provider")
+        self._catalog.check(row)
+
+    async def _dependents(self, change: Change, row: Provider) -> list[str]:
+        live = await change.tx.find(Instance, provider=row.name, state=LIVE)
+        groups = await change.tx.find(Group, provider=row.name)
+        return [f"instance {i.id}" for i in live] + [f"group {g.name}" for g in groups]

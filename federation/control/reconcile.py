@@ -1,0 +1,55 @@
+"""The loop under every reconciler: a hint or a timer wakes it; it takes no input and retries only by its next round."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+log = structlog.get_logger("control")
+
+
+class Reconciler:
+    """Runs `work` again and again: at once when hinted, else every `every` seconds.
+
+    `work` may return a shorter pause in seconds until its next round. An error in a round is logged with
+    its name and ends that round only.
+    """
+
+    def __init__(self, name: str, work: Callable[[], Awaitable[float | None]], *, every: float) -> None:
+        self.name = name
+        self.rounds = 0
+        self._work = work
+        self._every = every
+        self._hint = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def hint(self) -> None:
+        """Ask for a round soon; many hints make one round."""
+        self._hint.set()
+
+    def start(self) -> None:
+        """Begin; the first round runs at once."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"reconcile {self.name}")
+
+    async def stop(self) -> None:
+        """End between rounds or at the next await; well if it never began."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            pause = self._every
+            self._hint.clear()
+            try:
+                sooner = await self._work()
+                pause = self._every if sooner is None else min(sooner, self._every)
+            except Exception as error:
+                log.error("round failed", reconciler=self.name, error=repr(error), exc_info=True)
+            self.rounds += 1
+            try:
+                async with asyncio.timeout(pause):
+                    await self._hint.wait()
+            except TimeoutError:
+                continue

@@ -1,0 +1,227 @@
+"""One look at everything that decisions are made from: rows, links and prices, as the pure packages see them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from atoll.agent import Agent
+from atoll.clock import Clock
+from atoll.group import Group, GroupKind, Provider
+from atoll.instance import Instance, Shape
+from atoll.offer import Demand
+from atoll.session import Session
+from atoll.states import PLACED, WAITING, AgentState, InstanceState, Reason
+from autoscaler.view import AgentView, ColdView, GroupView, PendingView
+from federation.control.agents import KEPT, by_agent, used
+from federation.control.catalog import Catalog
+from federation.control.changes import Changes
+from federation.control.links import Links
+from federation.routing.capacity import Capacity, Launchable, Seat
+
+_I = InstanceState
+PENDING = (_I.INTENDED, _I.CREATING, _I.BOOTING, _I.STARTING)
+"""Instances on their way to an agent."""
+ENDING = (_I.STOPPING, _I.ENDING)
+LIVE = tuple(state for state in _I if state is not _I.GONE)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Rows of one moment. `placed` occupy agents, `waiting` are in the router's order."""
+
+    waiting: tuple[Session, ...]
+    placed: tuple[Session, ...]
+    agents: tuple[Agent, ...]
+    groups: tuple[Group, ...]
+    instances: tuple[Instance, ...]
+    shapes: Mapping[str, tuple[Shape, ...]]
+
+
+class Observer:
+    """Reads the world and draws its views. Idle times are kept here: they are rebuilt within one interval."""
+
+    def __init__(self, changes: Changes, links: Links, catalog: Catalog, clock: Clock) -> None:
+        self._changes = changes
+        self._links = links
+        self._catalog = catalog
+        self._clock = clock
+        self._idle_since: dict[str, float] = {}
+        self._grew_at: dict[str, float] = {}
+
+    async def look(self) -> World:
+        """Read all rows that a decision may need, then prices (outside the transaction)."""
+        async with self._changes.look() as tx:
+            waiting = await tx.find(Session, state=sorted(WAITING))
+            placed = await tx.find(Session, state=sorted(PLACED))
+            agents = await tx.find(Agent, state=list(KEPT))
+            groups = await tx.find(Group)
+            instances = await tx.find(Instance, state=list(LIVE))
+            providers = {row.name: row for row in await tx.find(Provider)}
+        wanted = {g.provider for g in groups if g.kind is GroupKind.ELASTIC and g.provider in providers}
+        shapes = {name: await self._catalog.shapes(providers[name]) for name in sorted(wanted)}
+        waiting.sort(key=lambda row: (-row.spec.priority, row.queued_at, row.id))
+        return World(tuple(waiting), tuple(placed), tuple(agents), tuple(groups), tuple(instances), shapes)
+
+    def capacity(self, world: World) -> Capacity:
+        """Return the router's index of this world."""
+        capacity = Capacity()
+        holding = _by_agent(world.placed)
+        for agent in world.agents:
+            closed, text = self._closed(agent)
+            capacity.put_seat(
+                Seat(
+                    agent=agent.id,
+                    site=agent.site,
+                    group=agent.group,
+                    capacity=agent.capacity,
+                    free=agent.capacity - used(agent.id, holding.get(agent.id, ())),
+                    price=agent.price,
+                    spot=agent.spot,
+                    open=closed is Reason.NONE,
+                    why_closed=closed,
+                    message=text,
+                )
+            )
+        for group in world.groups:
+            if group.kind is GroupKind.ELASTIC:
+                capacity.set_launchables(group.name, self._launchables(world, group))
+        return capacity
+
+    def groups(self, world: World, *, grown: set[str]) -> list[GroupView]:
+        """Return the planner's views; `grown` names groups that have just launched something."""
+        now = self._clock.monotonic()
+        for name in grown:
+            self._grew_at[name] = now
+        holding = _by_agent(world.placed)
+        self._note_idle(world, holding, now)
+        return [self._group(world, group, holding, now) for group in world.groups]
+
+    def _group(self, world: World, group: Group, holding: Mapping[str, Sequence[Session]], now: float) -> GroupView:
+        mine = [row for row in world.instances if row.group == group.name]
+        by_id = {row.id: row for row in mine}
+        awaiting = {row.id: row.instance for row in world.waiting if row.instance}
+        arriving = {agent.instance for agent in world.agents if agent.instance and not agent.epoch}
+        return GroupView(
+            group=group,
+            agents=tuple(
+                self._agent(agent, by_id.get(agent.instance), holding.get(agent.id, ()), now)
+                for agent in world.agents
+                if agent.group == group.name and _usable(by_id.get(agent.instance), agent)
+            ),
+            pending=tuple(
+                PendingView(
+                    instance=row.id,
+                    shape=row.shape,
+                    sessions=tuple(key for key, instance in awaiting.items() if instance == row.id),
+                )
+                for row in mine
+                if row.state in PENDING or row.id in arriving
+            ),
+            cold=tuple(ColdView(instance=row.id, shape=row.shape) for row in mine if row.state is _I.STOPPED),
+            ending=sum(row.state in ENDING for row in mine),
+            shapes=tuple(self._shapes(world, group)),
+            blocked=self._blocked(world, group),
+            since_growth_s=now - self._grew_at.get(group.name, -1e9),
+            settled=self._links.settled,
+        )
+
+    def _agent(self, row: Agent, instance: Instance | None, sessions: Sequence[Session], now: float) -> AgentView:
+        live = self._links.live(row.id)
+        shape = instance.shape if instance else _registered(row)
+        return AgentView(
+            id=row.id,
+            instance=row.instance,
+            shape=shape,
+            capacity=row.capacity,
+            free=row.capacity - used(row.id, sessions),
+            sessions=tuple(session.id for session in sessions),
+            protected=any(session.spec.lifetime.protect for session in sessions),
+            idle_s=now - self._idle_since.get(row.id, now),
+            state=row.state,
+            connected=live is not None,
+            epoch=row.epoch,
+            cordon_epoch=row.cordon_epoch,
+            acknowledged_epoch=row.acknowledged_epoch,
+            notice=bool(live and live.notice),
+            by_user=row.state is AgentState.DRAINING and row.reason is Reason.USER,
+        )
+
+    def _note_idle(self, world: World, holding: Mapping[str, Sequence[Session]], now: float) -> None:
+        busy = set(holding)
+        known = {agent.id for agent in world.agents}
+        for agent in known:
+            if agent in busy or self._links.live(agent) is None:
+                self._idle_since.pop(agent, None)
+            else:
+                self._idle_since.setdefault(agent, now)
+        for agent in [key for key in self._idle_since if key not in known]:
+            del self._idle_since[agent]
+
+    def _closed(self, agent: Agent) -> tuple[Reason, str]:
+        live = self._links.live(agent.id)
+        if agent.state is AgentState.DRAINING:
+            return Reason.AWAITING_ACKNOWLEDGEMENT, f"is being emptied: {agent.message}"
+        if live is None:
+            return Reason.DISCONNECTED, "its link is down"
+        if live.notice:
+            return Reason.SPOT_NOTICE, live.notice
+        return Reason.NONE, ""
+
+    def _launchables(self, world: World, group: Group) -> list[Launchable]:
+        mine = [row for row in world.instances if row.group == group.name]
+        room = group.size.max - len(mine)
+        blocked = self._blocked(world, group)
+        return [
+            Launchable(
+                group=group.name,
+                site=group.site,
+                provider=group.provider,
+                shape=shape,
+                room=max(0, room),
+                blocked=Reason.BACKOFF if shape.key in blocked else Reason.NONE,
+                message=blocked.get(shape.key, ""),
+            )
+            for shape in self._shapes(world, group)
+        ]
+
+    def _shapes(self, world: World, group: Group) -> list[Shape]:
+        return [
+            shape
+            for shape in world.shapes.get(group.provider, ())
+            if (not group.shapes or shape.name in group.shapes) and (group.spot is None or shape.spot == group.spot)
+        ]
+
+    def _blocked(self, world: World, group: Group) -> dict[str, str]:
+        pairs = ((s.key, self._catalog.blocked(group.provider, s.key)) for s in self._shapes(world, group))
+        return {key: why for key, why in pairs if why}
+
+
+def demand(row: Session) -> Demand:
+    """Return what the pure packages need to know of a waiting session."""
+    return Demand(
+        session=row.id,
+        request=row.spec.resources,
+        nodes=row.spec.nodes,
+        sites=row.spec.placement.sites,
+        groups=row.spec.placement.groups,
+        max_price=row.spec.cost.max_price,
+        spot=row.spec.cost.spot,
+        expected_s=row.spec.lifetime.expected,
+        priority=row.spec.priority,
+        protect=row.spec.lifetime.protect,
+        queued_at=row.queued_at,
+    )
+
+
+def _by_agent(placed: Sequence[Session]) -> dict[str, list[Session]]:
+    return {agent: [row for _, row in runs] for agent, runs in by_agent(placed).items()}
+
+
+def _usable(instance: Instance | None, agent: Agent) -> bool:
+    """An agent that has yet to register, or whose instance is on its way out, stopped or starting, counts as that."""
+    if not agent.instance:
+        return True
+    return agent.epoch > 0 and instance is not None and instance.state in (_I.JOINED, _I.DRAINING)
+
+
+def _registered(row: Agent) -> Shape:
+    return Shape(provider="", name=row.name, zone=row.site, slots=row.capacity, price=row.price or None)

@@ -1,0 +1,1 @@
+"""Alembic's steps from each schema revision to the next."""

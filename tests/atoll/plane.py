@@ -1,0 +1,271 @@
+"""A small control plane for tests: a real HTTP server with the REST API's shapes and no machines behind it."""
+
+import asyncio
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from atoll.client import views
+from atoll.document import session_spec
+
+TOKEN = "atk_test"
+
+
+def session_view(number: int, spec: dict[str, Any], **more: Any) -> views.SessionView:
+    facts: dict[str, Any] = {
+        "id": f"s-{number}", "name": spec.get("name") or f"calm-{number}", "project": "default", "owner": "me",
+        "state": "queued", "reason": "SUBMITTED", "message": "", "hint": "", "attempt": 1, "interruptions": 0,
+        "exit_code": None, "site": "", "group": "", "instance": "", "members": [], "apps": {}, "cost": 0.0,
+        "price": 0.0, "on_demand_cost": 0.0, "wait_s": 0.0, "created_at": time.time(), "started_at": None,
+        "ended_at": None, "spec": spec,
+    }  # fmt: skip
+    return views.SessionView(**{**facts, **more})
+
+
+class Plane:
+    """State that tests set and read. `cuts`: bytes of output after which each log stream in turn breaks."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, views.SessionView] = {}
+        self.keys: dict[str, list[str]] = {}
+        self.objects: dict[str, dict[str, Any]] = {"sites": {}, "groups": {}, "providers": {}}
+        self.events: list[views.EventView] = []
+        self.output: dict[int, dict[str, bytes]] = {1: {"out": b"", "err": b""}}
+        self.end: dict[str, Any] = {"state": "succeeded", "reason": "EXITED", "exit_code": 0}
+        self.state: dict[str, str] = {"state": "running", "reason": "STARTED", "message": "on desk"}
+        self.cuts: list[int] = []
+        self.answers_to_lose = 0
+        self.stopped: list[str] = []
+        self.bodies: list[Any] = []
+        self.streams = 0
+        self.hang = False
+        self.url = ""
+
+    def app(self) -> web.Application:
+        app = web.Application(middlewares=[self._guard])
+        base = "/v1/projects/{project}/sessions"
+        app.router.add_get("/v1/status", self._status)
+        app.router.add_post(base, self._submit)
+        app.router.add_get(base, self._list)
+        app.router.add_get(base + "/{ref}/logs", self._logs)
+        app.router.add_get(base + "/{ref}/forward", self._forward)
+        app.router.add_get(base + "/{ref}", self._get)
+        app.router.add_post(base + "/{ref}:stop", self._stop)
+        app.router.add_post(base + "/{ref}/apps/{app}:link", self._link)
+        app.router.add_get("/v1/watch", self._watch)
+        app.router.add_get("/v1/{kind:sites|groups|providers}", self._objects)
+        app.router.add_post("/v1/{kind:sites|groups|providers}", self._create)
+        app.router.add_get("/v1/{kind:sites|groups|providers}/{name}", self._object)
+        app.router.add_put("/v1/{kind:sites|groups|providers}/{name}", self._put)
+        app.router.add_post("/v1/tokens", self._token)
+        app.router.add_get("/broken", self._broken)
+        return app
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return problem(401, "UNAUTHORIZED", "you are not logged in", "use atoll login")
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def _status(self, request: web.Request) -> web.Response:
+        status = views.StatusView(
+            installation="test", version="0.1.0", protocol=1, started_at=0, database="sqlite", sessions={},
+            agents_connected=0, agents=0, instances_live=0, oldest_wait_s=0, oldest_wait_session="",
+            oldest_wait_reason="", cost_now_per_hour=0, rev=0,
+        )  # fmt: skip
+        return reply(status)
+
+    async def _submit(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.bodies.append(body)
+        session_spec(body["spec"])
+        key = request.headers["Idempotency-Key"]
+        if key not in self.keys:
+            self.keys[key] = []
+            for _ in range(body["count"]):
+                view = session_view(len(self.sessions), body["spec"])
+                self.sessions[view.id] = view
+                self.keys[key].append(view.id)
+        if self.answers_to_lose:
+            self.answers_to_lose -= 1
+            assert request.transport
+            request.transport.abort()
+        return reply({"items": [self.sessions[i] for i in self.keys[key]]}, 201)
+
+    def _find(self, request: web.Request) -> views.SessionView:
+        ref = request.match_info["ref"]
+        for view in self.sessions.values():
+            if ref in (view.id, view.name):
+                return view
+        raise web.HTTPNotFound(
+            text=json.dumps({"detail": f"no session {ref!r}", "code": "NOT_FOUND", "hint": "see ps", "status": 404})
+        )
+
+    async def _list(self, request: web.Request) -> web.Response:
+        views_ = [v for v in reversed(self.sessions.values()) if request.query.get("live") != "1" or not v.ended_at]
+        start = next((i + 1 for i, v in enumerate(views_) if v.id == request.query.get("after")), 0)
+        page = views_[start : start + min(2, int(request.query["limit"]))]
+        more = page[-1].id if page and page[-1] is not views_[-1] else ""
+        return reply({"items": page, "next": more})
+
+    async def _get(self, request: web.Request) -> web.Response:
+        return reply(self._find(request))
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        view = self._find(request)
+        self.stopped.append(view.id)
+        self.end = {"state": "cancelled", "reason": "STOP_REQUESTED", "exit_code": 143}
+        self.hang = False
+        return reply(view)
+
+    async def _link(self, request: web.Request) -> web.Response:
+        return reply({"url": f"http://{request.match_info['app']}--x.localhost/"})
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        view = self._find(request)
+        self.streams += 1
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        await send(stream, "state", self.state)
+        budget = self.cuts.pop(0) if self.cuts else None
+        pinned = int(request.query["attempt"])
+        for attempt in [pinned] if pinned else sorted(self.output):
+            for channel in ("out", "err"):
+                at = int(request.query[channel]) if attempt == pinned or (not pinned and attempt == 1) else 0
+                data = self.output[attempt][channel][at:]
+                for i in range(0, len(data), 7):
+                    if budget is not None and budget <= 0:
+                        assert request.transport
+                        request.transport.abort()
+                        return stream
+                    # Overlapping pieces on purpose: a reader must not print a byte twice.
+                    back = min(2, at + i)
+                    piece = self.output[attempt][channel][at + i - back : at + i + 7]
+                    log = {"channel": channel, "offset": at + i - back, "data": base64.b64encode(piece).decode()}
+                    await send(stream, "log", {**log, "rank": 0, "attempt": attempt})
+                    budget = None if budget is None else budget - 7
+        while self.hang:
+            await asyncio.sleep(0.02)
+        ended = msgspec.structs.replace(view, attempt=max(self.output), ended_at=time.time(), **self.end)
+        self.sessions[view.id] = ended
+        await send(stream, "end", ended)
+        return stream
+
+    async def _forward(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            if message.type is web.WSMsgType.BINARY:
+                await socket.send_bytes(message.data.upper())
+            else:
+                await socket.send_bytes(f"port {request.query['port']}".encode())
+                await socket.send_str("eof")
+                break
+        await socket.close()
+        return socket
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        since = int(request.query.get("since", "0"))
+        for sent, event in enumerate(e for e in self.events if e.rev > since):
+            if sent == 2:  # every stream breaks after two events
+                return stream
+            await stream.write(b": beat\n\n" + f"id: {event.rev}\r\n".encode())
+            await send(stream, event.kind, event)
+        return stream
+
+    async def _objects(self, request: web.Request) -> web.Response:
+        return reply({"items": list(self.objects[request.match_info["kind"]].values()), "next": ""})
+
+    async def _object(self, request: web.Request) -> web.Response:
+        found = self.objects[request.match_info["kind"]].get(request.match_info["name"])
+        return reply(found) if found else problem(404, "NOT_FOUND", "no such object", "")
+
+    async def _create(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if body["name"] in self.objects[request.match_info["kind"]]:
+            return problem(409, "CONFLICT", f"{body['name']} exists", "use apply")
+        return reply(self._keep(request.match_info["kind"], body), 201)
+
+    async def _put(self, request: web.Request) -> web.Response:
+        return reply(self._keep(request.match_info["kind"], await request.json()))
+
+    def _keep(self, kind: str, body: dict[str, Any]) -> Any:
+        slots: dict[str, Any] = {"capacity": views.SlotsView(), "free": views.SlotsView()}
+        view: Any
+        if kind == "sites":
+            view = views.SiteView(
+                name=body["name"], labels=body.get("labels", {}), price=body.get("price", 0.0), agents=0, connected=0,
+                created_at=0.0, **slots,
+            )  # fmt: skip
+        elif kind == "groups":
+            view = views.GroupView(
+                name=body["name"], site=body["site"], kind="elastic", provider=body.get("provider", ""), agents=0,
+                pending=0, cold=0, draining=0, cost=0.0, spec=body, created_at=0.0,
+            )  # fmt: skip
+        else:
+            view = views.ProviderView(
+                name=body["name"], kind=body["type"], settings=body.get("settings", {}), live=0, created_at=0.0
+            )
+        self.objects[kind][body["name"]] = view
+        return view
+
+    async def _token(self, request: web.Request) -> web.Response:
+        self.bodies.append(await request.json())
+        token = views.TokenView(
+            id="f" * 64, kind="join", owner="me", site="desk", group="desk", uses_left=1, expires_at=None,
+            created_at=0.0, secret="atj_secret", command="atoll agent join", paste="curl",
+        )  # fmt: skip
+        return reply(token, 201)
+
+    async def _broken(self, request: web.Request) -> web.Response:
+        return web.Response(text="not json")
+
+
+async def send(stream: web.StreamResponse, name: str, data: object) -> None:
+    await stream.write(f"event: {name}\ndata: {msgspec.json.encode(data).decode()}\n\n".encode())
+
+
+def reply(what: object, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(what), status=status, content_type="application/json")
+
+
+def problem(status: int, code: str, detail: str, hint: str) -> web.Response:
+    body = {"status": status, "code": code, "detail": detail, "hint": hint}
+    return web.json_response(body, status=status, content_type="application/problem+json")
+
+
+@contextmanager
+def running(plane: Plane) -> Iterator[Plane]:
+    """Serve the plane on loopback in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    ready, done = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        runner = web.AppRunner(plane.app(), shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        plane.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        ready.set()
+        await done.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield plane
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join(10)
+        loop.close()

@@ -1,0 +1,252 @@
+"""The provider port's contract, held to on the server's own inventory."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from providers.errors import Absent, BadRequest, Capacity, ProviderError, Throttled, Unknown
+from providers.port import Driver, MachineState
+from tests.contracts.providers.harness import OWNER, Harness, Seen
+
+DEADLINE_S = 15.0
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():
+            await asyncio.sleep(0.02)
+    assert condition(), what
+
+
+def only(cloud: Harness) -> Seen:
+    (seen,) = cloud.inventory()
+    return seen
+
+
+def state(cloud: Harness) -> MachineState:
+    return only(cloud).state
+
+
+async def gone(driver: Driver, provider_id: str) -> None:
+    """Terminate as the control plane does: again and again until it is gone."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            try:
+                await driver.terminate(provider_id)
+            except Absent:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def test_shapes_are_priced_and_named(cloud: Harness) -> None:
+    shapes = await cloud.driver().shapes()
+    assert len({shape.key for shape in shapes}) == len(shapes) > 0
+    assert all(shape.price is None or shape.price > 0 for shape in shapes)
+    assert all(shape.catalogue and shape.slots.cpu > 0 for shape in shapes)
+
+
+async def test_doctor_is_well_and_makes_nothing(cloud: Harness) -> None:
+    assert all(finding.ok for finding in await cloud.driver().doctor())
+    assert cloud.inventory() == []
+
+
+async def test_create_makes_one_owned_machine_that_runs(cloud: Harness) -> None:
+    driver = cloud.driver()
+    made = await driver.create(cloud.intent("i-1"))
+    seen = only(cloud)
+    assert (seen.intent, seen.owner, seen.provider_id) == ("i-1", OWNER, made.provider_id)
+    await until(lambda: state(cloud) is MachineState.RUNNING, "it boots")
+
+
+async def test_create_again_is_the_same_machine(cloud: Harness) -> None:
+    driver = cloud.driver()
+    await driver.create(cloud.intent("i-1"))
+    await driver.create(cloud.intent("i-1"))
+    await cloud.driver().create(cloud.intent("i-1"))
+    assert len(cloud.inventory()) == 1
+
+
+async def test_create_at_once_from_two_sides_is_one_machine(cloud: Harness) -> None:
+    await asyncio.gather(*(cloud.driver().create(cloud.intent("i-1")) for _ in range(4)))
+    assert len(cloud.inventory()) == 1
+
+
+@pytest.mark.parametrize("after_effect", [False, True])
+async def test_lost_reply_is_unknown_and_the_retry_makes_no_second(cloud: Harness, after_effect: bool) -> None:
+    cloud.inject(lost_reply={"times": 1, "after_effect": after_effect})
+    with pytest.raises(Unknown):
+        await cloud.driver().create(cloud.intent("i-1"))
+    assert len(cloud.inventory()) == int(after_effect)
+    await cloud.driver().create(cloud.intent("i-1"))
+    assert only(cloud).intent == "i-1"
+    assert cloud.struck() == {"lost_reply": 1}
+
+
+async def test_same_intent_with_other_parameters_is_refused(cloud: Harness) -> None:
+    driver = cloud.driver()
+    await driver.create(cloud.intent("i-1"))
+    with pytest.raises(BadRequest):
+        await driver.create(cloud.intent("i-1", script="sleep 61\n"))
+    assert len(cloud.inventory()) == 1
+
+
+async def test_an_ended_intent_is_not_launched_again(cloud: Harness) -> None:
+    driver = cloud.driver()
+    made = await driver.create(cloud.intent("i-1"))
+    await gone(driver, made.provider_id)
+    again = await driver.create(cloud.intent("i-1"))
+    assert again.state is MachineState.ENDED
+    assert state(cloud) is MachineState.ENDED
+
+
+async def test_foreign_machines_are_not_listed_nor_mixed_up(cloud: Harness) -> None:
+    driver = cloud.driver()
+    await driver.create(cloud.intent("i-1", owner="someone-else"))
+    await driver.create(cloud.intent("i-1"))
+    assert len(cloud.inventory()) == 2
+    mine = await driver.describe(OWNER)
+    assert [machine.provider_id for machine in mine] == [
+        seen.provider_id for seen in cloud.inventory() if seen.owner == OWNER
+    ]
+    await gone(driver, mine[0].provider_id)
+    live = [seen.owner for seen in cloud.inventory() if seen.state is not MachineState.ENDED]
+    assert live == ["someone-else"]
+
+
+async def test_terminate_until_it_is_gone(cloud: Harness) -> None:
+    driver = cloud.driver()
+    made = await driver.create(cloud.intent("i-1"))
+    await until(lambda: state(cloud) is MachineState.RUNNING, "it boots")
+    await gone(driver, made.provider_id)
+    assert state(cloud) is MachineState.ENDED
+    assert cloud.leftovers() == []
+
+
+async def test_terminate_while_it_boots(cloud: Harness) -> None:
+    cloud.inject(slow_boot={"extra_s": 60})
+    driver = cloud.driver()
+    made = await driver.create(cloud.intent("i-1"))
+    await gone(driver, made.provider_id)
+    assert state(cloud) is MachineState.ENDED
+
+
+async def test_terminate_of_what_never_was(cloud: Harness) -> None:
+    with pytest.raises(Absent):
+        await cloud.driver().terminate("m-nothing")
+
+
+async def test_terminate_refused_then_done(cloud: Harness) -> None:
+    driver = cloud.driver()
+    made = await driver.create(cloud.intent("i-1"))
+    cloud.inject(terminate=[{"times": 1}, {"times": 1, "silent": True}])
+    with pytest.raises(ProviderError):
+        await driver.terminate(made.provider_id)
+    await driver.terminate(made.provider_id)
+    assert state(cloud) not in (MachineState.ENDING, MachineState.ENDED)
+    await gone(driver, made.provider_id)
+    assert state(cloud) is MachineState.ENDED
+    assert cloud.struck() == {"terminate": 2}
+
+
+async def test_no_capacity_makes_nothing_and_passes(cloud: Harness) -> None:
+    cloud.inject(no_capacity={"times": 2, "zones": ["a"], "spot": False})
+    driver = cloud.driver()
+    for _ in range(2):
+        with pytest.raises(Capacity):
+            await driver.create(cloud.intent("i-1"))
+    assert cloud.inventory() == []
+    await driver.create(cloud.intent("i-1"))
+    assert len(cloud.inventory()) == 1
+
+
+async def test_throttled_says_when_and_makes_nothing(cloud: Harness) -> None:
+    cloud.inject(throttle={"times": 1, "retry_after": 7.5, "calls": ["create"]})
+    driver = cloud.driver()
+    await driver.describe(OWNER)
+    with pytest.raises(Throttled) as caught:
+        await driver.create(cloud.intent("i-1"))
+    assert caught.value.retry_after == 7.5
+    assert cloud.inventory() == []
+
+
+async def test_restart_between_accept_and_poll(cloud: Harness) -> None:
+    """The one who created it is gone; another finds it by its owner tag and its intent."""
+    await cloud.driver().create(cloud.intent("i-1"))
+    found = await cloud.driver().describe(OWNER)
+    assert [machine.intent for machine in found] == ["i-1"]
+    await gone(cloud.driver(), found[0].provider_id)
+    assert state(cloud) is MachineState.ENDED
+
+
+async def test_listing_that_lags_proves_nothing(cloud: Harness) -> None:
+    cloud.inject(list_lag={"times": 1, "lag_s": 60})
+    driver = cloud.driver()
+    await driver.create(cloud.intent("i-1"))
+    assert await driver.describe(OWNER) == []
+    assert len(cloud.inventory()) == 1
+    assert [machine.intent for machine in await driver.describe(OWNER)] == ["i-1"]
+
+
+async def test_stop_and_start_keep_the_disk(cloud: Harness) -> None:
+    script = 'test -e "$HOME/disk" && echo found the disk; touch "$HOME/disk"; echo up; exec sleep 60\n'
+    driver = cloud.driver()
+    made = await driver.create(cloud.intent("i-1", script=script))
+    await shows(driver, made.provider_id, "up")
+    await driver.stop(made.provider_id)
+    await until(lambda: state(cloud) is MachineState.STOPPED, "it stops")
+    assert cloud.leftovers() == []
+    await driver.stop(made.provider_id)
+    await driver.start(made.provider_id)
+    await shows(driver, made.provider_id, "found the disk")
+    await driver.start(made.provider_id)
+    await until(lambda: state(cloud) is MachineState.RUNNING, "it runs again")
+    await driver.stop(made.provider_id)
+    await until(lambda: state(cloud) is MachineState.STOPPED, "it stops again")
+    await gone(driver, made.provider_id)
+    assert state(cloud) is MachineState.ENDED
+
+
+async def test_stop_and_start_of_what_is_not_there(cloud: Harness) -> None:
+    for call in (cloud.driver().stop, cloud.driver().start):
+        with pytest.raises(Absent):
+            await call("m-nothing")
+
+
+async def shows(driver: Driver, provider_id: str, text: str) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while text not in await driver.console(provider_id):
+            await asyncio.sleep(0.02)
+
+
+async def test_console_outlives_the_machine_and_is_bounded(cloud: Harness) -> None:
+    script = "head -c 200000 /dev/zero | tr '\\0' x; echo; echo last words; exec sleep 60\n"
+    driver = cloud.driver()
+    made = await driver.create(cloud.intent("i-1", script=script))
+    await shows(driver, made.provider_id, "last words")
+    await gone(driver, made.provider_id)
+    text = await driver.console(made.provider_id)
+    assert "last words" in text
+    assert len(text) <= 64 * 1024
+
+
+async def test_secrets_reach_no_log_error_or_console(cloud: Harness, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    secret = "atj_verysecretvalue"
+    driver = cloud.driver()
+    errors: list[ProviderError] = []
+    made = await driver.create(cloud.intent("i-1", script=f"TOKEN={secret}; exec sleep 60\n"))
+    for intent in (
+        cloud.intent("i-1", script=f"TOKEN={secret}; exec sleep 61\n"),
+        cloud.intent("i-2", script=f"TOKEN={secret}" + "#" * 70_000),
+    ):
+        with pytest.raises(ProviderError) as caught:
+            await driver.create(intent)
+        errors.append(caught.value)
+    assert len(errors) == 2
+    for error in errors:
+        assert secret not in f"{error!r} {error.hint} {error.__cause__!r}"
+    assert secret not in caplog.text
+    assert secret not in await driver.console(made.provider_id)
+    assert secret not in repr(await driver.describe(OWNER))

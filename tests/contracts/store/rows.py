@@ -1,0 +1,71 @@
+"""One full row of every kind, for tests of stores."""
+
+from atoll.agent import Agent
+from atoll.group import Group, GroupKind, Pools, Provider, Size
+from atoll.instance import Instance, Shape
+from atoll.offer import Decision, Offer, OfferKind, Outcome, Rejection
+from atoll.plan import Action, Note, Plan, Step
+from atoll.session import Member, MemberState, Session, SessionSpec
+from atoll.site import Site
+from atoll.slots import GIB, Gpu, GpuRequest, Request, Slots
+from atoll.states import InstanceState, Reason, SessionState
+from atoll.token import Token, TokenKind
+from federation.ports import Row
+
+SLOTS = Slots(4000, 16 * GIB, 0, (Gpu("L4", 1000, 24 * GIB),))
+SHAPE = Shape(provider="cloud", name="g2", zone="z1", slots=SLOTS, price=700_000, catalogue="2026-01")
+
+
+def session(
+    key: str = "s-1", *agents: str, created_at: float = 5.0, state: SessionState = SessionState.QUEUED
+) -> Session:
+    members = tuple(
+        Member(rank=rank, agent=agent, slots=SLOTS, state=MemberState.RUNNING, apps={"web": 80}, started_at=7)
+        for rank, agent in enumerate(agents)
+    )
+    spec = SessionSpec(
+        command=("python", "-c", "print('grüße \x00 €')"),
+        env={"A": "b"},
+        resources=Request(500, GIB, 0, GpuRequest(1000, ("L4",), 8 * GIB)),
+    )
+    return Session(
+        id=key, name=f"n-{key}", project="default", owner="me", spec=spec, state=state, members=members,
+        stopping_as=SessionState.CANCELLED, on_demand_price=3, created_at=created_at,
+    )  # fmt: skip
+
+
+def token(key: str = "hash", *, uses: int = 1, expires_at: float | None = None, created_at: float = 1.0) -> Token:
+    return Token(
+        id=key, kind=TokenKind.JOIN, owner="me", site="home", group="local", instance="i-1", uses_left=uses,
+        expires_at=expires_at, created_at=created_at,
+    )  # fmt: skip
+
+
+def site(name: str = "home", created_at: float = 1.0) -> Site:
+    return Site(name=name, labels={"zone": "1"}, price=12, created_at=created_at)
+
+
+def decision(number: int = 0) -> Decision:
+    offer = Offer(
+        kind=OfferKind.AGENT, site="home", group="local", target="a-1", slots=SLOTS, price=1, cost=number, start_s=1
+    )
+    refusal = Rejection(site="x", group="y", target="z", reason=Reason.PRICE_LIMIT, message="0.70 > 0.50")
+    return Decision(
+        session="s-1", outcome=Outcome.PLACE, reason=Reason.PLACED, message="fits", taken=(offer,), ranked=(offer,),
+        rejected=(refusal,), considered=number,
+    )  # fmt: skip
+
+
+def every_kind() -> list[Row]:
+    step = Step(action=Action.LAUNCH, group="g", reason=Reason.DEMAND, message="m", shape=SHAPE, sessions=("s-1",))
+    note = Note(group="g", reason=Reason.MAX_SIZE, message="full")
+    return [
+        session("s-1", "a-1", "a-2"),
+        Agent(id="a-1", name="n", site="home", group="local", capacity=SLOTS, facts={"os": "linux"}, joined_at=3.5),
+        Group(name="g", site="home", kind=GroupKind.ELASTIC, spot=True, size=Size(max=7), pools=Pools(cold=1)),
+        Provider(name="cloud", kind="sim", settings={"zones": ["a", "b"], "deep": {"n": 1, "f": 1.5, "no": None}}),
+        Instance(id="i-1", provider="cloud", group="g", site="home", shape=SHAPE, state=InstanceState.BOOTING),
+        site(),
+        token(expires_at=9.25),
+        Plan(id="p-1", generation=3, at=4.0, steps=(step,), notes=(note,), awaits=(("s-1", "i-1"),)),
+    ]

@@ -1,0 +1,484 @@
+"""A control plane without reconcilers, over a memory store: what API, pages and gateway are tested against."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+from atoll.agent import Agent
+from atoll.errors import Conflict, NotFound, Unauthorized, Unavailable
+from atoll.event import Event
+from atoll.group import Group, GroupKind, Provider
+from atoll.ids import SESSION, new_id
+from atoll.instance import Instance, Shape
+from atoll.money import micros
+from atoll.offer import Decision, Offer, OfferKind, Outcome, Rejection
+from atoll.plan import Action, Note, Plan, Step
+from atoll.session import Session, SessionSpec
+from atoll.site import Site
+from atoll.slots import GIB, Gpu, Slots
+from atoll.states import ENDED, PLACED, AgentState, Reason, SessionState
+from atoll.token import Token, TokenKind
+from federation.api.plane import Runs
+from federation.control.agents import KEPT, by_agent
+from federation.control.config import ControlConfig
+from federation.store.bus import LocalBus
+from providers.port import Driver, Finding
+from tests.fakes.store import MemoryLogs, MemoryStore
+
+API_TOKEN = "atk_" + "t" * 40
+NOW = 1_800_000_000.0
+SHAPE = Shape(provider="sim", name="c4", zone="east-a", slots=Slots(4000, 8 * GIB), price=micros(0.2), start_s=5.0)
+
+
+class FakeClock:
+    """A clock that stands still until told."""
+
+    def __init__(self) -> None:
+        self.time = NOW
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+
+class FakeChance:
+    """Counting bytes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def token_bytes(self, count: int) -> bytes:
+        self.count += 1
+        return hashlib.sha256(str(self.count).encode()).digest()[:count]
+
+    def uniform(self, low: float, high: float) -> float:
+        return (low + high) / 2
+
+
+class FakeAuthority:
+    """Certificates that are none."""
+
+    pin = "ab" * 32
+    server_pin = "c2VydmVyIHBpbg=="
+    ca_pem = "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n"
+
+    def sign_agent(self, csr_pem: str, agent_id: str, *, ttl_s: float, now: float) -> str:
+        return f"certificate of {agent_id}"
+
+
+@dataclass
+class FakeLive:
+    connected: bool = True
+    rtt: float | None = 0.0042
+
+
+@dataclass
+class FakeWhy:
+    kind: str
+    id: str
+    name: str
+    state: str
+    reason: str = "PLACED"
+    message: str = "it is so"
+    hint: str = ""
+    decisions: list[tuple[float, Decision]] = field(default_factory=list)
+    steps: list[tuple[float, str, Step | Note]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+
+@dataclass
+class FakeUsage:
+    since: float
+    rows: list[Any]
+    currency: str = "USD"
+    session_cost: int = micros(0.5)
+    instance_cost: int = micros(1.25)
+    on_demand_cost: int = micros(2.0)
+    simulated: bool = True
+
+
+@dataclass
+class FakeUsageRow:
+    site: str = "local"
+    group: str = "local"
+    sessions: int = 1
+    session_cost: int = micros(0.5)
+    instance_cost: int = micros(1.25)
+    on_demand_cost: int = micros(2.0)
+    instances: int = 1
+    live: int = 0
+
+
+@dataclass
+class FakeStatus:
+    installation: str = "test"
+    version: str = "0.1.0"
+    protocol: int = 1
+    started_at: float = NOW
+    database: str = "memory"
+    sessions: dict[str, int] = field(default_factory=dict)
+    agents_connected: int = 1
+    agents: int = 2
+    instances_live: int = 0
+    oldest_wait_s: float = 0.0
+    oldest_wait_session: str = ""
+    oldest_wait_reason: str = ""
+    cost_now_per_hour: int = micros(0.2)
+    rev: int = 0
+
+
+@dataclass
+class FakeFound:
+    provider: str = "sim"
+    instance: str = "i-1"
+    provider_id: str = "m-1"
+    state: str = "running"
+    finding: str = "nobody owns it"
+    action: str = "terminate"
+
+
+DECISION = Decision(
+    session="s",
+    outcome=Outcome.PLACE,
+    reason=Reason.PLACED,
+    message="cheapest",
+    taken=(Offer(kind=OfferKind.AGENT, site="local", group="local", target="a-1", slots=Slots(1000), price=0, cost=0),),
+    rejected=(Rejection(site="east", group="burst", target="c4", reason=Reason.PRICE_LIMIT, message="too dear"),),
+    considered=2,
+)
+
+
+class FakeSessions:
+    def __init__(self, plane: "FakePlane") -> None:
+        self.plane = plane
+
+    async def submit(
+        self,
+        spec: SessionSpec,
+        *,
+        project: str,
+        owner: str,
+        count: int = 1,
+        idempotency: tuple[str, str] | None = None,
+    ) -> list[Session]:
+        rows: list[Session] = []
+        async with self.plane.store.transaction() as tx:
+            if idempotency and (known := await tx.recall(idempotency[0])):
+                if known[0] != idempotency[1]:
+                    raise Conflict("this Idempotency-Key was used for another request", hint="use a fresh key")
+                return [row for key in known[1].split() if (row := await tx.get(Session, key))]
+            for index in range(count):
+                self.plane.clock.time += 0.001
+                key = new_id(SESSION, self.plane.chance)
+                name = spec.name or key
+                row = Session(
+                    id=key, name=name if count == 1 else f"{name}-{index}", project=project, owner=owner, spec=spec,
+                    created_at=self.plane.clock.now(), queued_at=self.plane.clock.now(),
+                )  # fmt: skip
+                rows.append(await tx.insert(row))
+                await tx.append(Event(kind="session", key=key, state="queued", at=NOW, name=row.name))
+            if idempotency:
+                await tx.remember(idempotency[0], idempotency[1], " ".join(row.id for row in rows), NOW)
+        self.plane.bus.publish("events")
+        return rows
+
+    async def get(self, project: str, ref: str) -> Session:
+        async with self.plane.store.transaction() as tx:
+            row = await tx.get(Session, ref)
+            found = [row] if row else await tx.find(Session, name=ref, project=project, newest=True)
+        found = [row for row in found if row.project == project]
+        if not found:
+            raise NotFound(f"there is no session {ref!r}", hint="see `atoll ps --all`")
+        return found[0]
+
+    async def list(
+        self, project: str, *, states: Sequence[str] = (), after: str = "", limit: int = 100
+    ) -> list[Session]:
+        where: dict[str, Any] = {"state": list(states)} if states else {}
+        async with self.plane.store.transaction() as tx:
+            return await tx.find(Session, project=project, newest=True, after=after, limit=limit, **where)
+
+    async def stop(self, project: str, ref: str, *, by: str) -> Session:
+        row = await self.get(project, ref)
+        if row.state in ENDED:
+            return row
+        return await self.plane.change(
+            row, state=SessionState.CANCELLED, reason=Reason.STOP_REQUESTED, message=f"stopped by {by}"
+        )
+
+
+class FakeAgents:
+    def __init__(self, plane: "FakePlane") -> None:
+        self.plane = plane
+        self.links: dict[str, FakeLive] = {}
+
+    async def list(self, *, states: Sequence[str] = KEPT) -> list[Agent]:
+        async with self.plane.store.transaction() as tx:
+            return await tx.find(Agent, state=list(states))
+
+    async def placed(self) -> Runs:
+        async with self.plane.store.transaction() as tx:
+            return by_agent(await tx.find(Session, state=sorted(PLACED)))
+
+    async def get(self, ref: str) -> Agent:
+        found = [row for row in await self.list(states=tuple(AgentState)) if ref in (row.id, row.name)]
+        if not found:
+            raise NotFound(f"there is no agent {ref!r}", hint="see `atoll agent list`")
+        return found[0]
+
+    async def _move(self, ref: str, state: AgentState, by: str) -> Agent:
+        row = await self.get(ref)
+        async with self.plane.store.transaction() as tx:
+            return await tx.update(replace(row, state=state, reason=Reason.USER, message=f"by {by}"))
+
+    async def cordon(self, ref: str, by: str) -> Agent:
+        return await self._move(ref, AgentState.DRAINING, by)
+
+    async def uncordon(self, ref: str, by: str) -> Agent:
+        return await self._move(ref, AgentState.READY, by)
+
+    async def remove(self, ref: str, by: str) -> Agent:
+        return await self._move(ref, AgentState.LEFT, by)
+
+    def live(self, agent: str, /) -> FakeLive | None:
+        return self.links.get(agent)
+
+
+Noun = TypeVar("Noun", Site, Group, Provider)
+
+
+class FakeNouns(Generic[Noun]):
+    def __init__(self, plane: "FakePlane", kind: type[Noun]) -> None:
+        self.plane = plane
+        self.kind: type[Noun] = kind
+
+    async def list(self) -> list[Noun]:
+        async with self.plane.store.transaction() as tx:
+            return await tx.find(self.kind)
+
+    async def get(self, name: str) -> Noun:
+        async with self.plane.store.transaction() as tx:
+            row = await tx.get(self.kind, name)
+        if row is None:
+            raise NotFound(f"there is no {self.kind.__name__.lower()} {name!r}")
+        return row
+
+    async def create(self, row: Noun) -> Noun:
+        async with self.plane.store.transaction() as tx:
+            return await tx.insert(row)
+
+    async def apply(self, row: Noun) -> tuple[Noun, bool]:
+        async with self.plane.store.transaction() as tx:
+            before = await tx.get(self.kind, row.name)
+            if before is None:
+                return await tx.insert(row), True
+            return await tx.update(replace(row, version=before.version)), False
+
+    async def delete(self, name: str) -> None:
+        await self.get(name)
+        async with self.plane.store.transaction() as tx:
+            await tx.delete(self.kind, name)
+
+
+class FakeGroups(FakeNouns[Group]):
+    async def plans(self, name: str, limit: int) -> list[Plan]:
+        step = Step(action=Action.LAUNCH, group=name, reason=Reason.DEMAND, message="for one", shape=SHAPE)
+        note = Note(group=name, reason=Reason.STEADY, message="nothing to do")
+        return [Plan(id="p-1", generation=1, at=NOW, steps=(step,), notes=(note,))]
+
+
+class FakeDriver:
+    async def doctor(self) -> list[Finding]:
+        return [Finding(check="credential", ok=True, message="works")]
+
+
+class FakeProviders(FakeNouns[Provider]):
+    async def driver(self, name: str) -> Driver:
+        driver: Any = FakeDriver()
+        return driver  # type: ignore[no-any-return]
+
+    async def shapes(self, name: str) -> Sequence[Shape]:
+        return [SHAPE]
+
+
+class FakeInstances:
+    def __init__(self, plane: "FakePlane") -> None:
+        self.plane = plane
+
+    async def list(self, *, group: str = "", provider: str = "", states: Sequence[Any] = ()) -> list[Instance]:
+        where: Any = {key: value for key, value in (("group", group), ("provider", provider)) if value}
+        async with self.plane.store.transaction() as tx:
+            return await tx.find(Instance, **where)
+
+
+@dataclass
+class FakeJoined:
+    agent: Agent
+    certificate: str
+
+
+class FakeTokens:
+    def __init__(self, plane: "FakePlane") -> None:
+        self.plane = plane
+        self.good = {API_TOKEN: "ada"}
+
+    def _row(self, secret: str, kind: TokenKind, **fields: Any) -> Token:
+        return Token(id=hashlib.sha256(secret.encode()).hexdigest(), kind=kind, created_at=NOW, **fields)
+
+    async def create_join(self, *, site: str, group: str, uses: int, ttl_s: float, owner: str) -> tuple[Token, str]:
+        secret = self.plane.chance.token_bytes(16).hex()
+        row = self._row(
+            secret, TokenKind.JOIN, site=site, group=group, uses_left=uses, expires_at=NOW + ttl_s, owner=owner
+        )
+        async with self.plane.store.transaction() as tx:
+            return await tx.insert(row), secret
+
+    async def create_api(self, owner: str) -> tuple[Token, str]:
+        secret = "atk_" + self.plane.chance.token_bytes(16).hex()
+        self.good[secret] = owner
+        async with self.plane.store.transaction() as tx:
+            return await tx.insert(self._row(secret, TokenKind.API, owner=owner)), secret
+
+    async def authenticate(self, secret: str) -> Token:
+        if secret not in self.good:
+            raise Unauthorized("this token is not valid", hint="see `atoll login`")
+        return self._row(secret, TokenKind.API, owner=self.good[secret])
+
+    async def list(self) -> list[Token]:
+        async with self.plane.store.transaction() as tx:
+            return await tx.find(Token)
+
+    async def delete(self, id_prefix: str) -> None:
+        rows = [row for row in await self.list() if row.id.startswith(id_prefix)]
+        if len(rows) != 1:
+            raise NotFound(f"there is no token {id_prefix}")
+        async with self.plane.store.transaction() as tx:
+            await tx.delete(Token, rows[0].id)
+
+    async def join(self, secret: str, csr: str, name: str, facts: dict[str, str]) -> FakeJoined:
+        async with self.plane.store.transaction() as tx:
+            token = await tx.consume(hashlib.sha256(secret.encode()).hexdigest(), NOW)
+            if token is None:
+                raise Unauthorized("this join token was used or has expired", hint="make another one")
+            agent = await tx.insert(Agent(id="a-new", name=name, site=token.site, group=token.group, facts=facts))
+        return FakeJoined(agent, f"certificate for {csr}")
+
+
+class FakeExplain:
+    def __init__(self, plane: "FakePlane") -> None:
+        self.plane = plane
+
+    async def session(self, project: str, ref: str) -> FakeWhy:
+        row = await self.plane.sessions.get(project, ref)
+        events = [e for e in await self.plane.store.events(0) if e.key == row.id]
+        return FakeWhy("session", row.id, row.name, row.state, decisions=[(NOW, DECISION)], events=events)
+
+    async def agent(self, ref: str) -> FakeWhy:
+        row = await self.plane.agents.get(ref)
+        return FakeWhy("agent", row.id, row.name, row.state)
+
+    async def group(self, name: str) -> FakeWhy:
+        row = await self.plane.groups.get(name)
+        steps: list[tuple[float, str, Step | Note]] = [
+            (NOW, "p-1", Note(group=name, reason=Reason.STEADY, message="well", session="s-1"))
+        ]
+        return FakeWhy("group", row.name, row.name, "", steps=steps)
+
+
+class FakeOffers:
+    async def search(self, spec: SessionSpec) -> Decision:
+        return DECISION
+
+
+class FakeUsages:
+    async def summary(self, since: float) -> FakeUsage:
+        return FakeUsage(since, [FakeUsageRow()])
+
+
+class FakeSweeper:
+    async def sweep(self, provider: str, dry_run: bool) -> Sequence[FakeFound]:
+        return [FakeFound(action="none" if dry_run else "terminate")]
+
+
+class FakeLinks:
+    """Streams go to servers on loopback: `apps` maps (app name or port) to a port here."""
+
+    def __init__(self) -> None:
+        self.apps: dict[str | int, int] = {}
+        self.opened: list[tuple[str, str, int]] = []
+
+    def accept(self) -> asyncio.BaseProtocol:
+        raise Unavailable("no agents here")
+
+    async def open_stream(self, run: str, app: str, port: int, protocol: asyncio.Protocol) -> asyncio.Transport:
+        self.opened.append((run, app, port))
+        where = self.apps.get(app or port)
+        if where is None:
+            raise Unavailable("the session's agent is not connected", hint="it reconnects by itself")
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(lambda: protocol, "127.0.0.1", where)
+        return transport
+
+
+class FakePlane:
+    """All of it."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.logs = MemoryLogs()
+        self.bus = LocalBus()
+        self.clock = FakeClock()
+        self.chance = FakeChance()
+        self.config = ControlConfig(authority=FakeAuthority(), agent_url="https://127.0.0.1:8700", secret_key=b"k" * 32)
+        self.sessions = FakeSessions(self)
+        self.agents = FakeAgents(self)
+        self.sites = FakeNouns(self, Site)
+        self.groups = FakeGroups(self, Group)
+        self.providers = FakeProviders(self, Provider)
+        self.instances = FakeInstances(self)
+        self.tokens = FakeTokens(self)
+        self.offers = FakeOffers()
+        self.why = FakeExplain(self)
+        self.usage = FakeUsages()
+        self.sweeper = FakeSweeper()
+        self.links = FakeLinks()
+
+    async def status(self) -> FakeStatus:
+        rows = self.store.rows(Session)
+        counts: dict[str, int] = {}
+        for row in rows:
+            counts[str(row.state)] = counts.get(str(row.state), 0) + 1
+        return FakeStatus(sessions=counts, rev=await self.store.last_rev())
+
+    async def change(self, row: Session, **fields: Any) -> Session:
+        """Change a session and tell it."""
+        async with self.store.transaction() as tx:
+            now = await tx.get(Session, row.id)
+            assert now is not None
+            saved = await tx.update(replace(now, **fields))
+            await tx.append(
+                Event(
+                    kind="session", key=row.id, name=row.name, state=saved.state, at=NOW, reason=saved.reason,
+                    message=saved.message,
+                )
+            )  # fmt: skip
+        self.bus.publish("events")
+        return saved
+
+    async def furnish(self) -> Agent:
+        """Make a site, a group, a provider and two agents, of which one is connected."""
+        slots = Slots(4000, 8 * GIB, 0, (Gpu("L4", 2000, 24 * GIB),))
+        async with self.store.transaction() as tx:
+            await tx.insert(Site(name="local", price=micros(0.1)))
+            await tx.insert(Group(name="local", site="local"))
+            await tx.insert(Group(name="burst", site="sim", kind=GroupKind.ELASTIC, provider="sim"))
+            await tx.insert(Provider(name="sim", kind="sim", settings={"api_secret": "x", "zones": ["a"]}))
+            await tx.insert(Instance(id="i-1", provider="sim", group="burst", site="sim", shape=SHAPE))
+            agent = await tx.insert(Agent(id="a-1", name="desk", site="local", group="local", capacity=slots))
+            await tx.insert(Agent(id="a-2", name="attic", site="local", group="local", capacity=slots))
+        self.agents.links["a-1"] = FakeLive()
+        return agent

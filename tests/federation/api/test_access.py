@@ -1,0 +1,122 @@
+"""Who may use what: made from the route table, so that no route is forgotten."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import WSServerHandshakeError
+
+from federation.api.address import Address
+from federation.api.agentpack import AgentPack
+from federation.api.application import ROUTES, build
+from federation.api.auth import Door
+from federation.api.grants import Grants, Purpose
+from federation.api.route import Access, Services
+from tests.fakes.plane import API_TOKEN, FakePlane
+from tests.federation.served import BEARER, Served
+
+OPEN = {"/healthz", "/readyz", "/v1/ca", "/v1/join", "/join", "/v1/agent.tar.gz", "/v1/openapi.json"}
+
+
+def filled(path: str) -> str:
+    return re.sub(r"\{(\w+)\}", lambda part: {"project": "default"}.get(part[1], "x"), path)
+
+
+def test_every_route_says_who_may_use_it() -> None:
+    assert [f"{r.method} {r.path}" for r in ROUTES if r.access is None] == []
+    assert {r.path for r in ROUTES if r.access is Access.OPEN} == OPEN
+
+
+def test_a_route_without_access_is_refused(tmp_path: Path) -> None:
+    plane: Any = FakePlane()
+    broken = dataclasses.replace(ROUTES[0], access=None)
+    nowhere = Address(public_url="http://x", agent_url="https://x")
+    door = Door(plane.tokens, Grants(b"k", plane.clock), nowhere)
+    services = Services(control=plane, door=door, address=nowhere, chance=plane.chance, pack=AgentPack(tmp_path))
+    with pytest.raises(ValueError, match="no access entry"):
+        build(services, routes=[broken])
+
+
+GUARDED = [r for r in ROUTES if r.access is Access.USER]
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer atk_wrong"}, {"Cookie": "atoll_page=a.b"}])
+async def test_guarded_routes_refuse_strangers(server: Served, headers: dict[str, str]) -> None:
+    await server.plane.furnish()
+    for route in GUARDED:
+        path = filled(route.path) + ("?port=1" if route.path.endswith("forward") else "")
+        async with server.http.request(route.method, server.url + path, headers=headers) as answer:
+            assert answer.status == 401, route.path
+            assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+            assert answer.content_type == "application/problem+json"
+
+
+async def test_guarded_routes_know_their_user(server: Served) -> None:
+    for route in GUARDED:
+        if route.content != "application/json":
+            continue
+        async with server.http.request(route.method, server.url + filled(route.path), headers=BEARER) as answer:
+            assert answer.status not in (401, 403, 500), route.path
+
+
+async def test_open_routes_need_nothing(server: Served) -> None:
+    for path in sorted(OPEN - {"/v1/join", "/v1/agent.tar.gz"}):
+        async with server.http.get(server.url + path) as answer:
+            assert answer.status == 200, path
+
+
+async def test_a_cookie_may_read(server: Served) -> None:
+    async with server.http.get(server.url + "/v1/status", headers=server.page_cookie()) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("", 403), ("http://evil.example", 403), ("null", 403), ("same", 201), ("http://nb--s-1.localhost", 403)],
+)
+async def test_a_cookie_may_change_from_our_own_page_only(server: Served, origin: str, status: int) -> None:
+    headers = server.page_cookie()
+    if origin:
+        headers["Origin"] = server.url if origin == "same" else origin
+    body = {"spec": {"command": ["true"]}}
+    async with server.http.post(server.url + "/v1/projects/default/sessions", json=body, headers=headers) as answer:
+        assert answer.status == status
+
+
+async def test_a_cookie_is_good_on_our_own_names_only(server: Served) -> None:
+    headers = {**server.page_cookie(), "Host": f"rebound.example:{server.port}"}
+    async with server.http.get(server.url + "/v1/status", headers=headers) as answer:
+        assert answer.status == 403
+
+
+async def test_a_websocket_with_a_cookie_needs_our_origin(server: Served) -> None:
+    view = await server.submit()
+    url = f"{server.url}/v1/projects/default/sessions/{view.id}/forward?port=80"
+    with pytest.raises(WSServerHandshakeError) as refused:
+        await server.http.ws_connect(url, headers={**server.page_cookie(), "Origin": "http://evil.example"})
+    assert refused.value.status == 403
+
+
+def test_grants_are_bound_to_purpose_audience_and_time() -> None:
+    plane = FakePlane()
+    grants = Grants(b"key", plane.clock)
+    text = grants.issue(Purpose.APP, "ada", ttl_s=10, audience="s-1")
+    assert grants.check(text, Purpose.APP, audience="s-1").owner == "ada"
+    for purpose, audience in ((Purpose.APP, "s-2"), (Purpose.PAGE, "s-1"), (Purpose.APP, "")):
+        with pytest.raises(Exception, match="not valid"):
+            grants.check(text, purpose, audience=audience)
+    with pytest.raises(Exception, match="not valid"):
+        Grants(b"other", plane.clock).check(text, Purpose.APP, audience="s-1")
+    for damaged in ("", ".", "a", text[:-2], "é.é", text.replace(".", "")):
+        with pytest.raises(Exception, match="not valid"):
+            grants.check(damaged, Purpose.APP, audience="s-1")
+    plane.clock.time += 11
+    with pytest.raises(Exception, match="expired"):
+        grants.check(text, Purpose.APP, audience="s-1")
+
+
+async def test_no_answer_holds_the_token(server: Served) -> None:
+    async with server.http.get(server.url + "/v1/tokens", headers=BEARER) as answer:
+        assert API_TOKEN not in await answer.text()

@@ -1,0 +1,1 @@
+"""Tests of the control plane core over fakes: memory store, memory network, scripted agents."""

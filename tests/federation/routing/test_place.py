@@ -1,0 +1,165 @@
+"""What the router decides, one rule a test."""
+
+import pytest
+
+from atoll.offer import OfferKind, Outcome
+from atoll.states import Reason
+from federation.routing.capacity import Capacity, Launchable, Seat
+from federation.routing.place import rank, route
+from tests.federation.routing.builders import demand, launchable, request, seat, shape, slots
+
+
+def capacity(*seats: Seat, launch: tuple[Launchable, ...] = ()) -> Capacity:
+    index = Capacity()
+    for one in seats:
+        index.put_seat(one)
+    for group in {found.group for found in launch}:
+        index.set_launchables(group, [found for found in launch if found.group == group])
+    return index
+
+
+def test_cheapest_capable_agent_wins() -> None:
+    index = capacity(seat("a-dear", price=400_000), seat("a-cheap", price=100_000), seat("a-tiny", slots(0.5)))
+    (decision,) = route([demand()], index)
+    assert decision.outcome is Outcome.PLACE
+    assert decision.reason is Reason.PLACED
+    assert [offer.target for offer in decision.taken] == ["a-cheap"]
+    assert decision.taken[0].price == 25_000
+    assert [offer.target for offer in decision.ranked] == ["a-cheap", "a-dear"]
+    assert [(no.target, no.reason) for no in decision.rejected] == [("a-tiny", Reason.NO_CAPABLE_SITE)]
+    assert decision.considered == 3
+
+
+def test_a_placement_takes_slots_within_the_call_and_leaves_the_index_alone() -> None:
+    index = capacity(seat("a-1", slots(2)))
+    first, second, third = route([demand(f"s-{n}") for n in range(3)], index)
+    assert [d.outcome for d in (first, second, third)] == [Outcome.PLACE, Outcome.PLACE, Outcome.WAIT]
+    assert third.reason is Reason.NO_FREE_SLOTS
+    assert route([demand()], index)[0].outcome is Outcome.PLACE
+    found = index.seat("a-1")
+    assert found is not None
+    assert found.free == slots(2)
+
+
+def test_free_on_prem_beats_cloud_and_a_session_without_gpu_avoids_gpu_machines() -> None:
+    index = capacity(
+        seat("a-gpu", slots(8, 32, "L4", 1)), seat("a-cpu", slots(4)), seat("a-cloud", price=50_000, site="aws")
+    )
+    (decision,) = route([demand()], index)
+    assert decision.taken[0].target == "a-cpu"
+
+
+def test_a_cheap_launch_beats_a_dear_agent_only_when_the_saving_exceeds_the_delay() -> None:
+    index = capacity(seat("a-dear", slots(1), price=200_000), launch=(launchable(shape(has=slots(1), price=20_000)),))
+    long, short = route([demand("s-long", expected_s=3600), demand("s-short", expected_s=10)], index)
+    assert long.outcome is Outcome.LAUNCH
+    assert long.reason is Reason.WAITING_FOR_INSTANCE
+    assert long.taken[0].kind is OfferKind.LAUNCH
+    assert short.outcome is Outcome.PLACE
+
+
+def test_at_an_equal_price_the_sooner_wins() -> None:
+    index = capacity(seat("a-1", slots(1), price=100_000), launch=(launchable(shape(has=slots(1), price=100_000)),))
+    assert route([demand(expected_s=86_400)], index)[0].outcome is Outcome.PLACE
+
+
+def test_a_launch_is_priced_alone_and_joined_by_the_next() -> None:
+    index = capacity(launch=(launchable(shape(has=slots(2)), room=1),))
+    first, second, third = route([demand(f"s-{n}") for n in range(3)], index)
+    assert first.outcome is second.outcome is Outcome.LAUNCH
+    assert first.taken[0].cost > second.taken[0].cost
+    assert (third.outcome, third.reason) == (Outcome.WAIT, Reason.GROUP_FULL)
+
+
+@pytest.mark.parametrize("price", [None, 0])
+def test_a_shape_without_a_price_never_wins(price: int | None) -> None:
+    index = capacity(launch=(launchable(shape("free", price=price)), launchable(shape("priced"))))
+    (decision,) = route([demand()], index)
+    assert decision.taken[0].target.startswith("priced/")
+    assert "price is unknown" in decision.rejected[0].message
+
+
+def test_gangs_take_distinct_agents_or_nothing() -> None:
+    index = capacity(seat("a-1"), seat("a-2"))
+    pair, trio = route([demand("s-2", nodes=2), demand("s-3", nodes=3)], index)
+    assert {offer.target for offer in pair.taken} == {"a-1", "a-2"}
+    assert (trio.outcome, trio.taken) == (Outcome.WAIT, ())
+
+
+def test_a_gang_launches_what_is_missing_only_when_there_is_room_for_all() -> None:
+    index = capacity(seat("a-1"), launch=(launchable(shape(), room=2),))
+    pair, five, single = route([demand("s-2", nodes=2), demand("s-5", nodes=5), demand("s-1", request(4))], index)
+    assert (pair.outcome, len(pair.taken)) == (Outcome.LAUNCH, 1)
+    assert (five.outcome, five.reason) == (Outcome.WAIT, Reason.GROUP_FULL)
+    assert single.outcome is Outcome.PLACE
+
+
+def test_an_impossible_request_is_held_with_the_nearest_miss() -> None:
+    index = capacity(seat("a-1"), launch=(launchable(shape("p4", slots(96, 1000, "A100", 8))),))
+    (decision,) = route([demand(asks=request(gpu=9000))], index)
+    assert (decision.outcome, decision.reason) == (Outcome.HOLD, Reason.NO_CAPABLE_SITE)
+    assert decision.message == "asks 9000 GPUs; the largest agent has 0, the largest shape 8"
+    assert decision.hint.startswith("ask for at most 8")
+
+
+def test_an_unknown_gpu_model_is_held_and_told_which_there_are() -> None:
+    index = capacity(seat("a-1", slots(8, 32, "L4", 1)))
+    (decision,) = route([demand(asks=request(gpu=1, models=("H100",)))], index)
+    assert decision.reason is Reason.NO_CAPABLE_SITE
+    assert "H100" in decision.message
+    assert "L4" in decision.hint
+
+
+def test_nothing_at_all_is_held_with_a_way_out() -> None:
+    (decision,) = route([demand()], Capacity())
+    assert (decision.outcome, decision.reason) == (Outcome.HOLD, Reason.NO_CAPABLE_SITE)
+    assert "atoll agent join" in decision.hint
+
+
+def test_only_cost_limits_in_the_way_is_price_limit() -> None:
+    index = capacity(seat("a-1", price=400_000), launch=(launchable(shape(spot=True)),))
+    (decision,) = route([demand(max_price=1000, spot=False)], index)
+    assert (decision.outcome, decision.reason) == (Outcome.HOLD, Reason.PRICE_LIMIT)
+    assert {no.reason for no in decision.rejected} == {Reason.PRICE_LIMIT}
+
+
+def test_full_or_blocked_is_a_wait_not_a_hold() -> None:
+    blocked = launchable(shape(), blocked=Reason.NO_CAPACITY)
+    full = launchable(shape(), room=0)
+    for found, reason in ((blocked, Reason.NO_CAPACITY_NOW), (full, Reason.GROUP_FULL)):
+        (decision,) = route([demand()], capacity(launch=(found,)))
+        assert (decision.outcome, decision.reason) == (Outcome.WAIT, reason)
+        assert len(decision.rejected) == 1
+
+
+def test_closed_agents_take_nothing_but_count_as_capable() -> None:
+    (decision,) = route([demand()], capacity(seat("a-1", closed=Reason.LINK_DOWN)))
+    assert (decision.outcome, decision.reason) == (Outcome.WAIT, Reason.NO_FREE_SLOTS)
+    assert decision.rejected[0].reason is Reason.LINK_DOWN
+
+
+def test_placement_limits_are_kept() -> None:
+    index = capacity(seat("a-1", site="hall"), seat("a-2", site="lab", price=900_000))
+    assert route([demand(sites=("lab",))], index)[0].taken[0].target == "a-2"
+    assert route([demand(groups=("nowhere",))], index)[0].reason is Reason.NO_CAPABLE_SITE
+
+
+def test_the_on_demand_price_is_the_cheapest_of_launchable_shapes() -> None:
+    index = capacity(
+        seat("a-1"), launch=(launchable(shape("s", price=10_000, spot=True)), launchable(shape("o", price=80_000)))
+    )
+    assert route([demand()], index)[0].on_demand_price == 20_000
+
+
+def test_of_several_gpu_models_the_least_is_taken_and_none_twice() -> None:
+    mixed = slots(8, 32, "L4", 1, 24) + slots(0, 0, "A100", 1, 80)
+    index = capacity(seat("a-1", mixed))
+    one, two, three = route([demand(f"s-{n}", request(gpu=1)) for n in range(3)], index)
+    assert [d.taken[0].slots.gpu[0].model for d in (one, two)] == ["L4", "A100"]
+    assert three.outcome is Outcome.WAIT
+
+
+def test_rank_is_a_dry_run_with_more_alternatives() -> None:
+    index = capacity(*(seat(f"a-{n:02}", price=n) for n in range(30)))
+    assert len(rank(demand(), index).ranked) == 30
+    assert len(route([demand()], index)[0].ranked) == 8

@@ -1,0 +1,142 @@
+"""The invariants of TRUST.md, looked at from outside: clouds, machines and stored rows against each other."""
+
+from collections import Counter, defaultdict
+
+from atoll.ids import run_id
+from atoll.instance import Instance
+from atoll.session import Session
+from atoll.states import ENDED, InstanceState, Reason, SessionState
+from providers.port import MachineState
+from tests.sim.machines import VirtualMachine
+from tests.sim.runtime import LINES, line
+from tests.sim.world import CAP, World
+
+UNOWNED_S = 600.0
+ADOPT_S = 60.0
+LOOK_S = 1.0
+_GONE = InstanceState.GONE
+
+
+class Checks:
+    """Looks at a world every second of its life, and once more at its end."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._unowned_since: dict[str, float] = {}
+        world.on_end = self.about_to_end
+
+    def look(self) -> None:
+        """Check what must hold at every instant."""
+        self._ownership()
+        self._caps()
+        self._adoption()
+        self._world.host.call(self._world.loop.call_later, LOOK_S, self.look)
+
+    def about_to_end(self, machine: VirtualMachine) -> None:
+        """I4: the control plane asks the cloud to end a machine on which a session lives that nobody stopped."""
+        world = self._world
+        rows = {row.id: row for row in world.store.rows(Session)}
+        for life in world.ledger.alive(machine.name):
+            row = rows.get(life.run.partition(".")[0])
+            current = row is not None and life.run.startswith(f"{row.id}.{row.attempt}.")
+            if row and current and row.state not in ENDED and not row.stopping_as and not self._excused(machine):
+                kind = "protected " if life.protected else ""
+                self._violated("I4", f"{machine.name} is ended under the {kind}session {row.id} ({row.state})")
+
+    def finish(self) -> None:
+        """Check what must hold in the end."""
+        self._ends_once()
+        for row in self._world.store.rows(Session):
+            if row.state in ENDED:
+                self._true_end(row)
+        for provider, inventory in self._world.inventories.items():
+            for kind, count in inventory.cloud.struck.items():
+                self._world.ledger.faults[f"cloud {kind}"] += count
+            intents = Counter(record.intent for record in inventory.cloud.machines.values())
+            for intent, count in intents.items():
+                if count > 1:
+                    self._violated("I2", f"{count} machines of intent {intent} at {provider}")
+        for life in self._world.ledger.lives:
+            if life.ended is None:
+                self._violated("I14", f"{life.run} still runs on {life.machine}")
+
+    def _violated(self, invariant: str, text: str) -> None:
+        self._world.ledger.violated(self._world.loop.true_time, invariant, text)
+
+    def _excused(self, machine: VirtualMachine) -> bool:
+        """A machine that is being reclaimed, or whose agent has left, may be ended whatever runs there."""
+        row = next((r for r in self._world.store.rows(Instance) if r.provider_id == machine.name), None)
+        return machine.notice is not None or (row is not None and row.reason in (Reason.LEFT, Reason.ENDED_BY_CLOUD))
+
+    def _ownership(self) -> None:
+        """I1: whatever lives at a cloud has a row that will end it. I2: one live machine an intent."""
+        now = self._world.loop.true_time
+        rows = {row.id: row for row in self._world.store.rows(Instance)}
+        for inventory in self._world.inventories.values():
+            for record in inventory.cloud.machines.values():
+                row = rows.get(record.intent)
+                if record.state is MachineState.ENDED or (row is not None and row.state is not _GONE):
+                    self._unowned_since.pop(record.provider_id, None)
+                    continue
+                since = self._unowned_since.setdefault(record.provider_id, now)
+                if now - since > UNOWNED_S:
+                    self._unowned_since[record.provider_id] = now
+                    self._violated("I1", f"{record.provider_id} ({record.intent}) runs unowned")
+
+    def _caps(self) -> None:
+        """I5: what lives at a cloud, pending included, never exceeds the group's cap."""
+        for provider, inventory in self._world.inventories.items():
+            live = sum(record.state is not MachineState.ENDED for record in inventory.cloud.machines.values())
+            if live > CAP:
+                self._violated("I5", f"{live} machines live at {provider}, the cap is {CAP}")
+
+    def _adoption(self) -> None:
+        """I14: an agent that has been up for a minute knows every process of every run on its machine."""
+        now = self._world.loop.true_time
+        for machine in self._world.machines:
+            if machine.up and now - machine.agent_up_at > ADOPT_S:
+                known = self._world.known_runs(machine)
+                for life in self._world.ledger.alive(machine.name):
+                    if life.run not in known:
+                        self._violated("I14", f"the agent of {machine.name} does not know {life.run}")
+
+    def _ends_once(self) -> None:
+        ends: dict[str, list[str]] = defaultdict(list)
+        for event in self._world.store._memory.events:
+            if event.kind == "session" and event.state in ENDED:
+                ends[event.key].append(event.state)
+        for row in self._world.store.rows(Session):
+            if row.state in ENDED and len(ends[row.id]) != 1:
+                self._violated("end", f"{row.id} ended {len(ends[row.id])} times: {ends[row.id]}")
+        for key in self._world.submitted:
+            if key not in {row.id for row in self._world.store.rows(Session)}:
+                self._violated("end", f"{key} was accepted and is not there")
+
+    def _true_end(self, row: Session) -> None:
+        """The stored end is what the processes truly did, and every byte they printed is stored."""
+        lives = {life.run: life for life in self._world.ledger.lives}
+        mine = [lives.get(run_id(row.id, row.attempt, member.rank)) for member in row.members]
+        if row.state is SessionState.CANCELLED:
+            if row.id not in self._world.cancelled:
+                self._violated("end", f"{row.id} was cancelled by nobody")
+        elif not mine or any(life is None for life in mine):
+            self._violated("end", f"{row.id} is {row.state} and never ran")
+        else:
+            codes = [life.code for life in mine if life]
+            wanted = int(row.spec.command[2])
+            if row.exit_code != wanted and wanted not in (0, None):
+                self._violated("end", f"{row.id} has exit code {row.exit_code}, its command's is {wanted}; true {codes}")
+            if row.exit_code not in codes:
+                self._violated("end", f"{row.id} has exit code {row.exit_code}, its processes had {codes}")
+            if (row.state is SessionState.SUCCEEDED) != (row.exit_code == 0):
+                self._violated("end", f"{row.id} is {row.state} with exit code {row.exit_code}")
+        for life in mine:
+            if life:
+                self._logs(life.run, life.out, whole=row.state is SessionState.SUCCEEDED)
+
+    def _logs(self, run: str, printed: bytes, *, whole: bool) -> None:
+        kept = bytes(self._world.logs._kept.get((run, "out"), b""))
+        if kept != printed:
+            self._violated("logs", f"{run} printed {len(printed)} bytes, {len(kept)} are kept")
+        if whole and kept != b"".join(line(run, number) for number in range(LINES)):
+            self._violated("logs", f"{run} succeeded with {len(kept)} bytes of output")

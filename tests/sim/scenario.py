@@ -1,0 +1,91 @@
+"""What a seed means: which sessions are submitted, and which faults strike when."""
+
+import random
+from dataclasses import dataclass, field
+
+from atoll.session import CostLimits, Lifetime, Retry, SessionSpec
+from atoll.slots import GIB, Request
+from providers.sim.faults import Fault, parse_faults
+from tests.sim.runtime import command
+
+CHAOS_S = 240.0
+"""Faults strike for this long; afterwards everything must come right by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One session a user submits at `at`, and stops at `stop_at` if that is set (seconds after the start)."""
+
+    at: float
+    spec: SessionSpec
+    stop_at: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Scenario:
+    """Everything that is drawn from the seed before the run."""
+
+    orders: list[Order]
+    cloud_faults: dict[str, tuple[Fault, ...]]
+    crash_chance: float
+    crashes: int
+    kills: list[float]
+    links: list[tuple[float, str]]
+    agents: list[float]
+    journal_crashes: int
+    lost_joins: int
+    providers: tuple[str, ...] = field(default=("cheap", "dear"))
+
+
+def draw(seed: int) -> Scenario:
+    """Return the scenario of a seed."""
+    dice = random.Random(f"scenario {seed}")
+    chaos = [dice.uniform(5.0, CHAOS_S) for _ in range(dice.randrange(0, 9))]
+    return Scenario(
+        orders=sorted((_order(dice, n) for n in range(dice.randrange(3, 9))), key=lambda order: order.at),
+        cloud_faults={name: parse_faults(_cloud(dice, name), "faults") for name in ("cheap", "dear")},
+        crash_chance=dice.choice((0.0, 0.02, 0.1)),
+        crashes=dice.randrange(0, 4),
+        kills=[dice.uniform(1.0, CHAOS_S) for _ in range(dice.choice((0, 0, 1, 2)))],
+        links=[(at, dice.choice(("cut", "cut", "reset", "refuse"))) for at in chaos],
+        agents=[dice.uniform(5.0, CHAOS_S) for _ in range(dice.choice((0, 0, 1, 3)))],
+        journal_crashes=dice.choice((0, 0, 1, 2)),
+        lost_joins=dice.choice((0, 0, 0, 1)),
+    )
+
+
+def _order(dice: random.Random, number: int) -> Order:
+    seconds = dice.choice((3.0, 15.0, 40.0, 90.0))
+    exclusive = dice.random() < 0.3
+    protect = dice.random() < 0.2
+    at = dice.uniform(0.0, 120.0)
+    spec = SessionSpec(
+        name=f"job-{number}",
+        command=command(seconds, dice.choice((0, 0, 0, 3, 41)), stubborn=dice.random() < 0.2),
+        resources=Request(cpu=dice.choice((500, 1000, 2000, 4000)), memory=dice.choice((1, 2, 4)) * GIB),
+        nodes=dice.choice((1, 1, 1, 1, 2)),
+        cost=CostLimits(spot=not protect),
+        lifetime=Lifetime(protect=protect, grace=dice.choice((1.0, 5.0)), expected=seconds),
+        retry=Retry(max=1000, lost=exclusive, lease=dice.choice((30.0, 60.0))),
+    )
+    stop_at = at + dice.uniform(0.0, 100.0) if dice.random() < 0.15 else None
+    return Order(at=at, spec=spec, stop_at=stop_at)
+
+
+def _cloud(dice: random.Random, name: str) -> dict[str, object]:
+    """Return fault rules for one cloud; each kind is in with its own chance."""
+    rules: dict[str, object] = {
+        "no_capacity": {"times": dice.randrange(1, 5)},
+        "throttle": {"times": dice.randrange(1, 6), "retry_after": dice.uniform(0.5, 8.0)},
+        "lost_reply": [
+            {"times": dice.randrange(0, 3), "after_effect": True},
+            {"times": dice.randrange(0, 2), "after_effect": False},
+        ],
+        "slow_boot": {"times": dice.randrange(1, 3), "extra_s": dice.uniform(10.0, 120.0)},
+        "never_joins": {"times": 1},
+        "terminate": [{"times": dice.randrange(1, 3)}, {"times": dice.randrange(1, 3), "silent": True}],
+        "list_lag": {"lag_s": dice.uniform(1.0, 40.0)},
+    }
+    if name == "cheap":
+        rules["reclaim"] = {"times": 2, "after_s": dice.uniform(10.0, 80.0), "notice_s": dice.choice((0.0, 5.0, 20.0))}
+    return {kind: rule for kind, rule in rules.items() if dice.random() < 0.4}

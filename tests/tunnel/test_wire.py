@@ -1,0 +1,44 @@
+"""Messages of protocol 1 as bytes: a peer of this version must be understood for ever."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunnel import wire
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "protocol-1.json").read_text())
+DECODERS = {
+    "agent": wire.decode_from_agent,
+    "control": wire.decode_from_control,
+    "open": wire.decode_open,
+}
+
+
+@pytest.mark.parametrize("sample", GOLDEN, ids=[f"{s['from']}-{s['name']}" for s in GOLDEN])
+def test_golden_messages_are_read_as_ever(sample: dict[str, str]) -> None:
+    message = DECODERS[sample["from"]](bytes.fromhex(sample["bytes"]))
+    assert repr(message) == sample["means"]
+    assert wire.encode(message).hex() == sample["bytes"]
+
+
+def test_every_message_has_a_golden_sample() -> None:
+    unions = {"agent": wire.FromAgent, "control": wire.FromControl}
+    for side, union in unions.items():
+        assert {kind.__name__ for kind in union.__args__} == {s["name"] for s in GOLDEN if s["from"] == side}
+
+
+def test_unknown_fields_are_ignored() -> None:
+    raw = msgspec.msgpack.encode({"t": "leave", "reason": "r", "since_protocol_9": [1]})
+    assert wire.decode_from_agent(raw) == wire.Leave(reason="r")
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_message_or_refused(data: bytes) -> None:
+    for decode in DECODERS.values():
+        with contextlib.suppress(wire.ProtocolError):
+            assert decode(data) is not None

@@ -1,0 +1,232 @@
+"""One listening port for everything: agents, joins, users over HTTPS, and plain HTTP from this machine.
+
+The first bytes are looked at (not taken) before the handshake; the protocol offered picks the TLS context, so
+that a connection for agents can never be made under a context that asks for no certificate.
+"""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tunnel.hello import HELLO_LIMIT, More, NotHello, offered
+
+DEADLINE_S = 10.0
+"""Most seconds from the accept to the end of the handshake."""
+HANDSHAKES_LIMIT = 256
+"""Most connections between accept and handshake's end; further ones wait in the kernel's backlog."""
+_HTTP = "http/1.1"
+_PAUSE_S = 0.5
+_PLAIN_REFUSED = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    b"Plain HTTP is served to this machine itself only: use https.\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where connections of one ALPN protocol go: the TLS context and the factory of their protocols."""
+
+    context: ssl.SSLContext
+    make: Callable[[], asyncio.Protocol]
+
+
+def is_loopback(address: str) -> bool:
+    """Say whether a peer's address is this machine's loopback (IPv4 inside IPv6 too)."""
+    try:
+        ip = ipaddress.ip_address(address.split("%")[0])
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
+
+
+class Acceptor:
+    """Listens, looks, and hands each connection to its route.
+
+    `routes` is keyed by ALPN protocol; a TLS client that offers none is taken for `http/1.1`, one that offers
+    only unknown ones is closed. `plain` (None: nobody) serves plain HTTP to peers for which `local(address)` holds.
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        plain: Callable[[], asyncio.Protocol] | None = None,
+        *,
+        local: Callable[[str], bool] = is_loopback,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
+        self._routes = routes
+        self._plain = plain
+        self._local = local
+        self._deadline_s = deadline_s
+        self._listeners: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting = False
+
+    @property
+    def port(self) -> int:
+        """The port listened on."""
+        return int(self._listeners[0].getsockname()[1])
+
+    async def listen(self, host: str, port: int) -> None:
+        """Listen on every address of `host`; port 0 picks a free one. Raises `OSError` (`EADDRINUSE` …)."""
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        refused: OSError | None = None
+        try:
+            for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
+                bound = (address[0], port or (self.port if self._listeners else 0), *address[2:])
+                try:
+                    self._listeners.append(_listener(family, bound))
+                except OSError as error:
+                    # `localhost` names ::1 also on machines without IPv6.
+                    if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                        raise
+                    refused = error
+            if not self._listeners:
+                raise refused or OSError(f"no address for {host}")
+        except OSError:
+            await self.close()
+            raise
+        self._accept_on()
+
+    async def close(self) -> None:
+        """Stop listening and drop unfinished handshakes; established connections stay."""
+        self._accept_off()
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept_on(self) -> None:
+        if not self._accepting:
+            self._accepting = True
+            for listener in self._listeners:
+                self._loop.add_reader(listener.fileno(), self._accept, listener)
+
+    def _accept_off(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            for listener in self._listeners:
+                self._loop.remove_reader(listener.fileno())
+
+    def _accept(self, listener: socket.socket) -> None:
+        while self._accepting:
+            try:
+                connection, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                # Out of descriptors or memory: the backlog stays readable, so look again later.
+                self._accept_off()
+                self._loop.call_later(_PAUSE_S, self._resume)
+                return
+            connection.setblocking(False)
+            task = self._loop.create_task(self._serve(connection, str(address[0])))
+            self._tasks.add(task)
+            task.add_done_callback(self._served)
+            if len(self._tasks) >= HANDSHAKES_LIMIT:
+                self._accept_off()
+
+    def _resume(self) -> None:
+        if self._listeners and len(self._tasks) < HANDSHAKES_LIMIT:
+            self._accept_on()
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._resume()
+        if not task.cancelled() and (error := task.exception()):
+            self._loop.call_exception_handler({"message": "accepting a connection failed", "exception": error})
+
+    async def _serve(self, connection: socket.socket, address: str) -> None:
+        # A peer that breaks off, cannot be verified or takes too long is daily business, not worth a traceback.
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(self._deadline_s):
+                try:
+                    route = await self._choose(connection, address)
+                    if route is not None:
+                        with contextlib.suppress(OSError):
+                            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                except BaseException:
+                    connection.close()
+                    raise
+                if route is None:
+                    connection.close()
+                    return
+                # From here on the socket is the loop's, also when the handshake fails.
+                make, context = route
+                await self._loop.connect_accepted_socket(make, connection, ssl=context)
+
+    async def _choose(
+        self, connection: socket.socket, address: str
+    ) -> tuple[Callable[[], asyncio.Protocol], ssl.SSLContext | None] | None:
+        """Return the factory and TLS context for a connection; None when it is not to be served."""
+        protocols = await self._peek(connection)
+        if protocols is None:
+            if self._plain is not None and self._local(address):
+                return self._plain, None
+            connection.recv(HELLO_LIMIT)
+            connection.send(_PLAIN_REFUSED)
+            return None
+        for name in protocols or (_HTTP,):
+            if name in self._routes:
+                return self._routes[name].make, self._routes[name].context
+        return None
+
+    async def _peek(self, connection: socket.socket) -> list[str] | None:
+        """Return the protocols that the ClientHello offers, None when the peer does not speak TLS."""
+        need = 1
+        while True:
+            await self._readable(connection, need)
+            data = connection.recv(HELLO_LIMIT, socket.MSG_PEEK)
+            if len(data) < need:
+                raise ConnectionAbortedError("closed before it said what it wants")
+            try:
+                answer = offered(data)
+            except NotHello:
+                if data[0] == 0x16:
+                    raise ConnectionAbortedError("not a ClientHello") from None
+                return None
+            if not isinstance(answer, More):
+                return list(answer)
+            need = answer.size
+
+    async def _readable(self, connection: socket.socket, count: int) -> None:
+        """Wait until that many bytes (or the end) are there. The kernel counts: nothing is polled."""
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+        ready: asyncio.Future[None] = self._loop.create_future()
+        descriptor = connection.fileno()
+        self._loop.add_reader(descriptor, _settle, ready)
+        try:
+            await ready
+        finally:
+            self._loop.remove_reader(descriptor)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+
+
+def _settle(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def _listener(family: int, address: tuple[object, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(1024)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

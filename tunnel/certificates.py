@@ -1,0 +1,244 @@
+"""Making keys, certificates and signing requests. `cryptography` is loaded only when one is made."""
+
+from __future__ import annotations
+
+import calendar
+import ipaddress
+import re
+import ssl
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from atoll.errors import Invalid
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+SLACK_S = 300.0
+"""Certificates are valid from this long before they are made: hosts' clocks differ."""
+AGENT_URI = "atoll://agent/"
+
+
+def new_key() -> bytes:
+    """Return a new EC P-256 private key, PEM (PKCS #8, not encrypted)."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def new_request(key_pem: bytes) -> str:
+    """Return a signing request (PEM) for a key. It names nobody: the signer decides who the key is."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.sign(_load_key(key_pem), hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def new_authority(key_pem: bytes, *, now: float, ttl_s: float) -> str:
+    """Return a self-signed CA certificate, PEM."""
+    from cryptography import x509
+
+    key = _load_key(key_pem)
+    name = _name("Atoll installation CA")
+    builder = _builder(key.public_key(), name, name, now, ttl_s)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(_usage(sign_certificates=True), critical=True)
+    return _sign(builder, key, key.public_key())
+
+
+def new_server(
+    key_pem: bytes, ca_pem: str, ca_key_pem: bytes, *, names: Iterable[str], now: float, ttl_s: float
+) -> str:
+    """Return a server certificate (PEM) for host names and IP addresses."""
+    from cryptography import x509
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    authority = x509.load_pem_x509_certificate(ca_pem.encode())
+    builder = _builder(_load_key(key_pem).public_key(), _name("Atoll control plane"), authority.subject, now, ttl_s)
+    builder = _leaf(builder, [_general_name(name) for name in names], ExtendedKeyUsageOID.SERVER_AUTH)
+    return _sign(builder, _load_key(ca_key_pem), authority.public_key())
+
+
+def sign_request(csr_pem: str, ca_pem: str, ca_key_pem: bytes, *, agent_id: str, now: float, ttl_s: float) -> str:
+    """Return a client certificate (PEM) for the request's key: `atoll://agent/<id>`, whatever names it asked for.
+
+    Raises `Invalid` for a request that cannot be read, is not signed by its own key, or is no EC P-256 key.
+    """
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    try:
+        request = x509.load_pem_x509_csr(csr_pem.encode())
+        key = request.public_key()
+        sound = request.is_signature_valid
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
+        raise Invalid("the certificate signing request cannot be read") from None
+    if not sound or not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise Invalid("the certificate signing request must be signed by an EC P-256 key of its own")
+    authority = x509.load_pem_x509_certificate(ca_pem.encode())
+    builder = _builder(key, _name(agent_id), authority.subject, now, ttl_s)
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(AGENT_URI + agent_id)]
+    builder = _leaf(builder, names, ExtendedKeyUsageOID.CLIENT_AUTH)
+    return _sign(builder, _load_key(ca_key_pem), authority.public_key())
+
+
+def server_names(certificate_pem: str) -> set[str]:
+    """Return the host names and IP addresses of a certificate."""
+    from cryptography import x509
+
+    certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    addresses = names.get_values_for_type(x509.IPAddress)
+    return {*names.get_values_for_type(x509.DNSName), *(str(address) for address in addresses)}
+
+
+def signed_by(certificate_pem: str, ca_pem: str, key_pem: bytes) -> bool:
+    """Say whether a certificate is for this key and was issued by this CA."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+
+    certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+    try:
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem.encode()))
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return certificate.public_key() == _load_key(key_pem).public_key()
+
+
+def public_key_der(key_pem: bytes) -> bytes:
+    """Return the SubjectPublicKeyInfo (DER) of a private key."""
+    from cryptography.hazmat.primitives import serialization
+
+    public = _load_key(key_pem).public_key()
+    return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def validity(certificate_pem: str) -> tuple[float, float]:
+    """Return from when to when (Unix seconds) a certificate is valid; raise `Invalid` where it is none.
+
+    Reads the DER itself: a running agent needs no more of X.509, and stays without `cryptography`.
+    """
+    try:
+        der = ssl.PEM_cert_to_DER_cert(certificate_pem.strip())
+        fields = _children(_children(der)[0][1])[0][1]
+        parts = [value for tag, value in _children(fields) if tag != 0xA0]  # [0] is the version
+        start, end = (_unix(tag, value) for tag, value in _children(parts[3]))
+    except (ValueError, IndexError):
+        raise Invalid("this is not a certificate in PEM form") from None
+    return start, end
+
+
+def _children(data: bytes) -> list[tuple[int, bytes]]:
+    """Return the (tag, value) pairs that DER bytes hold in sequence."""
+    found, at = [], 0
+    while at < len(data):
+        tag, size, at = data[at], data[at + 1], at + 2
+        if size & 0x80:
+            width = size & 0x7F
+            size, at = int.from_bytes(data[at : at + width], "big"), at + width
+        if at + size > len(data):
+            raise ValueError("cut short")
+        found.append((tag, data[at : at + size]))
+        at += size
+    return found
+
+
+def _unix(tag: int, value: bytes) -> float:
+    text = value.decode("ascii")
+    if not re.fullmatch(r"\d{12}(\d\d)?Z", text):
+        raise ValueError("not a time")
+    return float(calendar.timegm(time.strptime(text, "%y%m%d%H%M%SZ" if tag == 0x17 else "%Y%m%d%H%M%SZ")))
+
+
+def _load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = serialization.load_pem_private_key(pem, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise Invalid("the private key is not an EC key")
+    return key
+
+
+def _name(common: str) -> x509.Name:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _builder(
+    key: ec.EllipticCurvePublicKey, subject: x509.Name, issuer: x509.Name, now: float, ttl_s: float
+) -> x509.CertificateBuilder:
+    from cryptography import x509
+
+    start = datetime.fromtimestamp(now - SLACK_S, UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(seconds=SLACK_S + ttl_s))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _leaf(
+    builder: x509.CertificateBuilder, names: list[x509.GeneralName], purpose: x509.ObjectIdentifier
+) -> x509.CertificateBuilder:
+    from cryptography import x509
+
+    return (
+        builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(sign_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+    )
+
+
+def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
+    from cryptography import x509
+
+    return x509.KeyUsage(
+        digital_signature=not sign_certificates,
+        key_cert_sign=sign_certificates,
+        crl_sign=sign_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _sign(builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey, issuer: object) -> str:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer)  # type: ignore[arg-type]
+    builder = builder.add_extension(identifier, critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()

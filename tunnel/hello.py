@@ -1,0 +1,88 @@
+"""Reads the protocols (ALPN) that a TLS client offers, from the first bytes it sends. No I/O."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+HELLO_LIMIT = 16 * 1024
+"""Most bytes of a ClientHello that are looked at; real ones take 200 to 2,500."""
+_RECORD, _HANDSHAKE, _CLIENT_HELLO, _ALPN = 5, 22, 1, 16
+
+
+class NotHello(Exception):
+    """The bytes are no TLS ClientHello."""
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """Not enough yet: at least `size` bytes from the beginning are needed."""
+
+    size: int
+
+
+def offered(data: bytes) -> Sequence[str] | More:
+    """Return the protocols of the ClientHello at the start of `data`, in the client's order; () for none.
+
+    A hello cut short gives `More`; anything else raises `NotHello`.
+    """
+    message = b""
+    at = 0
+    while True:
+        if data[at : at + 1] not in (b"", bytes([_HANDSHAKE])):
+            raise NotHello("not a TLS handshake record")
+        if len(data) < at + _RECORD:
+            return More(at + _RECORD)
+        size = int.from_bytes(data[at + 3 : at + 5], "big")
+        if data[at + 1] != 3 or not size:
+            raise NotHello("not a TLS record")
+        end = at + _RECORD + size
+        if end > HELLO_LIMIT:
+            raise NotHello("too long")
+        if len(data) < end:
+            return More(end)
+        message += data[at + _RECORD : end]
+        at = end
+        if message[0] != _CLIENT_HELLO:
+            raise NotHello("not a ClientHello")
+        # A hello may be spread over several records.
+        if len(message) >= 4 and len(message) >= 4 + (length := int.from_bytes(message[1:4], "big")):
+            return _protocols(message[4 : 4 + length])
+
+
+class _Reader:
+    """Takes length-prefixed fields off bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def __bool__(self) -> bool:
+        return self._at < len(self._data)
+
+    def take(self, count: int) -> bytes:
+        part = self._data[self._at : self._at + count]
+        if len(part) < count:
+            raise NotHello("cut short inside")
+        self._at += count
+        return part
+
+    def vector(self, width: int) -> bytes:
+        return self.take(int.from_bytes(self.take(width), "big"))
+
+
+def _protocols(body: bytes) -> Sequence[str]:
+    hello = _Reader(body)
+    hello.take(2 + 32)  # version, random
+    hello.vector(1)  # session id
+    hello.vector(2)  # cipher suites
+    hello.vector(1)  # compression
+    extensions = _Reader(hello.vector(2) if hello else b"")
+    while extensions:
+        kind = int.from_bytes(extensions.take(2), "big")
+        value = extensions.vector(2)
+        if kind == _ALPN:
+            names = _Reader(_Reader(value).vector(2))
+            found = []
+            while names:
+                found.append(names.vector(1).decode("latin-1"))
+            return found
+    return ()

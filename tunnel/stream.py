@@ -1,0 +1,252 @@
+"""A stream of a link as an asyncio transport: any asyncio protocol (aiohttp's too) can run on it."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from tunnel.mux import Mux
+
+LINGER_S = 30.0
+"""A closed stream whose peer neither reads nor ends for this long is reset."""
+
+
+class StreamReset(ConnectionResetError):
+    """The peer refused or aborted the stream, or the link under it was lost; the text says why."""
+
+
+class StreamTransport(asyncio.Transport):
+    """One stream. Closing flushes; what the other end still sends after that is answered by a reset.
+
+    Reading and writing follow asyncio's rules: `pause_writing` is called when more than the high-water mark
+    waits for credit or for the link's own socket; while reading is paused no more than the window is held.
+    `get_extra_info("peername")` is `(agent id, stream id)`.
+    """
+
+    def __init__(
+        self,
+        stream: int,
+        mux: Mux,
+        changed: Callable[["StreamTransport"], None],
+        rtt: Callable[[], float | None],
+        peer: str,
+    ) -> None:
+        super().__init__({"peername": (peer, stream)})
+        self.stream = stream
+        self._mux = mux
+        self._changed = changed
+        self._rtt = rtt
+        self._loop = asyncio.get_running_loop()
+        self._protocol: asyncio.Protocol | None = None
+        self._inbox: deque[bytes] = deque()
+        self._ended = False
+        self._end_told = False
+        self._paused = False
+        self._closing = False
+        self._over = False
+        self._choked = False
+        self._finished = False
+        self._late_error: Exception | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self.set_write_buffer_limits()
+
+    def attach(self, protocol: asyncio.Protocol) -> None:
+        """Give the stream its protocol and call its `connection_made`."""
+        self._protocol = protocol
+        protocol.connection_made(self)
+
+    # What asyncio's protocols call.
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Exchange the protocol."""
+        if not isinstance(protocol, asyncio.Protocol):
+            raise TypeError("a stream serves asyncio.Protocol only")
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.Protocol:
+        """Return the protocol."""
+        assert self._protocol is not None  # noqa: S101 - attached before anyone sees the transport
+        return self._protocol
+
+    def is_closing(self) -> bool:
+        """Say whether the stream is closed or being closed."""
+        return self._closing or self._over
+
+    def is_reading(self) -> bool:
+        """Say whether data is delivered as it comes."""
+        return not (self._paused or self.is_closing())
+
+    def pause_reading(self) -> None:
+        """Hold data back; the sender stops once the window is used up."""
+        self._paused = True
+
+    def resume_reading(self) -> None:
+        """Deliver data again, beginning with what was held, soon."""
+        if self._paused:
+            self._paused = False
+            self._loop.call_soon(self._deliver)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set the marks, in bytes, at which writing is paused and resumed (default 64 KiB and a quarter of it)."""
+        if high is None:
+            high = 64 * 1024 if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high}) must be >= low ({low}) must be >= 0")
+        self._high, self._low = high, low
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        """Return `(low, high)`."""
+        return self._low, self._high
+
+    def get_write_buffer_size(self) -> int:
+        """Return the bytes that wait for credit or for the link."""
+        return self._mux.pending(self.stream)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Queue data. Nothing happens after close or once the stream is lost."""
+        if self._finished:
+            if self.is_closing():
+                return
+            raise RuntimeError("cannot write after write_eof()")
+        if self.is_closing() or not data:
+            return
+        self._mux.write(self.stream, bytes(data))
+        choked = not self._choked and self._mux.pending(self.stream) > self._high
+        self._choked = self._choked or choked
+        self._changed(self)
+        if choked:
+            self.get_protocol().pause_writing()
+
+    def can_write_eof(self) -> bool:
+        """Half-close is supported."""
+        return True
+
+    def write_eof(self) -> None:
+        """Send what is queued and then the end of this direction; the other one stays open."""
+        if not self._finished and not self.is_closing():
+            self._finished = True
+            self._mux.finish(self.stream)
+            self._changed(self)
+
+    def close(self) -> None:
+        """Read no more, flush, end; `connection_lost(None)` follows."""
+        if self.is_closing():
+            return
+        self._closing = True
+        self._finished = True
+        self._inbox.clear()
+        self._mux.finish(self.stream)
+        self._changed(self)
+        self._linger = self._loop.call_later(LINGER_S, self._lingered, self._mux.progress(self.stream))
+
+    def abort(self) -> None:
+        """End both directions at once; queued data is dropped."""
+        self.reset("aborted")
+
+    def reset(self, reason: str) -> None:
+        """End both directions at once and tell the peer why."""
+        if not self._over:
+            self._mux.reset(self.stream, reason)
+            self.lose(None)
+
+    # What the link calls.
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came from the peer."""
+        if self.is_closing():
+            self._mux.reset(self.stream, "closed")
+            self.lose(None)
+        elif self._paused or self._inbox:
+            self._inbox.append(data)
+        else:
+            self._hand_over(data)
+
+    def end_received(self) -> None:
+        """The peer ended its direction."""
+        self._ended = True
+        if self._over:
+            self.lose(None)
+        elif not (self._paused or self._inbox):
+            self._tell_end()
+
+    def progressed(self) -> None:
+        """The link has sent something: see whether writing may resume or closing is done."""
+        if self._over:
+            return
+        if self._closing:
+            if self._mux.finished(self.stream):
+                self.lose(None)
+        elif self._choked and self._mux.pending(self.stream) <= self._low:
+            self._choked = False
+            self.get_protocol().resume_writing()
+
+    @property
+    def over(self) -> bool:
+        """Whether `connection_lost` was called or is about to be."""
+        return self._over
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `progressed` should be called after the next sending."""
+        return not self._over and (self._choked or self._closing)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the peer, too, is done with the stream: nothing more can come of it."""
+        return self._over and self._mux.progress(self.stream) is None
+
+    def lose(self, error: Exception | None) -> None:
+        """The stream is over for its protocol; tell it soon, once."""
+        if not self._over:
+            self._over = self._closing = True
+            self._inbox.clear()
+            self._loop.call_soon(self.get_protocol().connection_lost, error)
+        if self.gone:
+            self.forget()
+        self._changed(self)
+
+    def lose_when_read(self, error: Exception) -> None:
+        """The peer reset the stream: what it had ended before that may still be read, else it is over."""
+        if self._ended and not self._end_told and not self.is_closing():
+            self._late_error = error
+            self.progressed()
+        else:
+            self.lose(error)
+
+    def forget(self) -> None:
+        """Wait for nothing any more."""
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+
+    def _deliver(self) -> None:
+        while self._inbox and not self._paused and not self.is_closing():
+            self._hand_over(self._inbox.popleft())
+        if self._ended and not self._inbox and not self._paused:
+            self._tell_end()
+
+    def _hand_over(self, data: bytes) -> None:
+        self.get_protocol().data_received(data)
+        self._mux.consumed(self.stream, len(data), self._loop.time(), self._rtt())
+        self._changed(self)
+
+    def _tell_end(self) -> None:
+        if self._end_told or self.is_closing():
+            return
+        self._end_told = True
+        stays = self.get_protocol().eof_received()
+        if self._late_error is not None:
+            self.lose(self._late_error)
+        elif not stays:
+            self.close()
+
+    def _lingered(self, sent: int | None) -> None:
+        now = self._mux.progress(self.stream)
+        if now is None:
+            return
+        if now != sent:
+            self._linger = self._loop.call_later(LINGER_S, self._lingered, now)
+            return
+        self._mux.reset(self.stream, "closed")
+        self.lose(None)
