@@ -3,7 +3,7 @@
 Greedy by pattern: for each shape the best filling is kept; the one with the most value for its cost is
 bought, as often as demand lasts, until nothing is left. A filling only gets worse as demand goes down,
 so a stale one is recomputed only when it comes out on top (lazy greedy). Fillings are tried in two orders,
-between "the dearest first" and "the most value for its share first": either alone costs 3 to 8 % more on
+between "the dearest first" and "the most value for its share first": either of these alone costs 2 to 8 % more on
 the shapes of the openb trace.
 """
 

@@ -121,7 +121,7 @@ def run(quick: bool) -> tuple[list[Row], list[str]]:
     """Measure all sizes (quick: the smallest and the judged one, one seed)."""
     sizes, seeds = ((SIZES[0], SIZES[-1]), (1,)) if quick else (SIZES, range(1, SEEDS + 1))
     notes = [shapes()[1], requests(models=False)[1] + ", any GPU model"]
-    notes.append(f"{len(seeds)} seeds, medians; no agents at the start; bound: dual of the aggregated LP")
+    notes.append(f"seeds: {len(seeds)} (medians); no agents at the start; bound: dual of the aggregated LP")
     return [one for count in sizes for one in compare(count, seeds)], notes
 
 

@@ -27,6 +27,7 @@ from federation.pidfile import PidFile
 if TYPE_CHECKING:
     from federation.api.address import Address
     from federation.control.control import Control
+    from federation.control.steps import Hook
     from federation.ports import Store
     from tunnel.identity import Authority
 
@@ -176,7 +177,7 @@ async def _control(
         clock,
         SystemChance(),
         lambda provider: make(provider, context),
-        Steps(),
+        Steps(crash_hook(os.environ)),
         settings,
         database="postgresql" if config.database.url.startswith("postgres") else "sqlite",
     )
@@ -262,6 +263,19 @@ async def _good(control: "Control", token: str) -> bool:
     except AtollError:
         return False
     return True
+
+
+def crash_hook(environ: Mapping[str, str]) -> "Hook | None":
+    """Return a hook that ends this process with SIGKILL at `ATOLL_CRASH_AT` (`before:launch.create`): for tests."""
+    point = environ.get("ATOLL_CRASH_AT", "")
+    if not point:
+        return None
+
+    def hook(when: str, step: str) -> None:
+        if point == f"{when}:{step}":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return hook
 
 
 class Launcher:

@@ -139,6 +139,7 @@ class StreamTransport(asyncio.Transport):
         self._mux.finish(self.stream)
         self._changed(self)
         self._linger = self._loop.call_later(LINGER_S, self._lingered, self._mux.progress(self.stream))
+        self.progressed()
 
     def abort(self) -> None:
         """End both directions at once; queued data is dropped."""

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from atoll import duration
 from atoll.cli.output import Columns, ago, money, size, slots
+from atoll.client.views import EventView
 from atoll.host.system import SystemClock
 
 
@@ -24,6 +25,11 @@ def clock_time(moment: float) -> str:
 def date_time(moment: float | None) -> str:
     """Return local date and time of a moment, `never` for None."""
     return "never" if moment is None else datetime.fromtimestamp(moment, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def event_name(event: EventView) -> str:
+    """Return what an event is about, for people; an instance has no name, an event about one tells its group's."""
+    return event.key if event.kind in ("instance", "plan") else event.name or event.key
 
 
 SESSIONS: Columns = {
@@ -133,7 +139,7 @@ STEPS: Columns = {
 EVENTS: Columns = {
     "TIME": lambda e: clock_time(e.at),
     "KIND": lambda e: e.kind,
-    "NAME": lambda e: e.name or e.key,
+    "NAME": event_name,
     "STATE": lambda e: e.state,
     "REASON": lambda e: e.reason,
     "MESSAGE": lambda e: e.message,

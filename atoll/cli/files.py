@@ -22,7 +22,8 @@ def documents(path: Path) -> list[dict[str, Any]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise Invalid(f"{path}{where} is not YAML: {getattr(error, 'problem', None) or error}", hint="") from error
+        what = getattr(error, "problem", None) or error
+        raise Invalid(f"{path}{where} is not YAML: {what}", hint="see `atoll apply --help`") from error
     for document in found:
         if not isinstance(document, dict):
             raise Invalid(f"{path} must hold mappings of keys to values", hint="begin with `kind: session`")

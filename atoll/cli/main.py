@@ -6,14 +6,13 @@ Nothing but argparse is imported until a command is called.
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import import_module
+from typing import NamedTuple
 
 from atoll.errors import AtollError, Refused
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """One command: `entry` is `module:function`, imported when it is called or completed."""
 
     name: str

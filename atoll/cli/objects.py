@@ -112,7 +112,7 @@ def _watch(args: argparse.Namespace) -> int:
         if args.output == "json":
             print(to_line(event), flush=True)
             continue
-        what = f"{event.kind} {event.name or event.key}"
+        what = f"{event.kind} {columns.event_name(event)}"
         told = f"{event.state:<13} {event.reason} {event.message}".rstrip()
         print(f"{columns.clock_time(event.at)}  {what:<28} {told}", flush=True)
     return 0

@@ -10,7 +10,7 @@ from atoll.cli.output import note, show
 from atoll.cli.parser import Parser, Run
 from atoll.client.stream import LogChunk
 from atoll.errors import Invalid
-from atoll.states import ENDED, SessionState
+from atoll.states import SessionState
 
 
 def ps(parser: Parser) -> Run:
@@ -68,12 +68,12 @@ def _stop(args: argparse.Namespace) -> int:
     connection = client(args)
     limit = None if args.timeout is None else duration.parse(args.timeout)
     for ref in args.session:
-        if (view := connection.stop(ref)).state in ENDED:
-            note(f"{view.name} had ended already: {view.state}")
+        view = connection.stop(ref)
+        note(f"{view.name} is {view.state}")
     if args.wait:
         for ref in args.session:
-            view = connection.wait(ref, timeout=limit)
-            note(f"{view.name} is {view.state}")
+            ended = connection.wait(ref, timeout=limit)
+            note(f"{ended.name} is {ended.state}")
     return 0
 
 

@@ -5,7 +5,10 @@ set -eu
 
 url='@URL@'
 pin='@PIN@'
-token="${1:-${ATOLL_JOIN_TOKEN:-}}"
+case "${1:-}" in
+    atj_*) ATOLL_JOIN_TOKEN="$1" && shift ;;
+esac
+token="${ATOLL_JOIN_TOKEN:-}"
 home="${ATOLL_HOME:-$HOME/.atoll}"
 
 fail() {
@@ -19,8 +22,10 @@ case "$token" in
     *) fail "no join token was given" "make one with 'atoll token create' and paste the whole line it prints" ;;
 esac
 
+export ATOLL_JOIN_TOKEN="$token"
+
 if command -v atoll >/dev/null 2>&1; then
-    exec atoll agent join "$url" --token "$token"
+    exec atoll agent join "$url" "$@"
 fi
 
 command -v python3 >/dev/null 2>&1 || fail "python3 is not installed" "install Python 3.11, 3.12 or 3.13"
@@ -51,4 +56,4 @@ mkdir "$fresh"
 tar -xzf "$fresh.tar.gz" -C "$fresh"
 rm -rf "$lib"
 mv "$fresh" "$lib"
-PYTHONPATH="$lib" exec python3 -m agent join "$url" --token "$token"
+PYTHONPATH="$lib" exec python3 -m agent join "$url" "$@"

@@ -43,7 +43,7 @@ class Scheduling:
             world = await self._observer.look()
         unplaced = self._unplaced(world, decisions, demands)
         proposed = plan(
-            self._observer.groups(world, grown=set()),
+            self._observer.groups(world, self._last.awaits if self._last else ()),
             unplaced,
             plan_id=new_id(PLAN, self._chance),
             generation=self._last.generation + 1 if self._last else await self._generation(),
@@ -145,7 +145,7 @@ class Scheduling:
             if proposed.generation % 50 == 0:
                 await self._prune(change)
         self._last = proposed
-        self._observer.groups(world, grown={s.group for s in done if s.action in (Action.LAUNCH, Action.START)})
+        self._observer.grew({step.group for step in done if step.action in (Action.LAUNCH, Action.START)})
         for step in done:
             if step.action in (Action.DRAIN, Action.UNDRAIN):
                 self._agents.tell_cordon(await self._agents.get(step.agent))

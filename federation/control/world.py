@@ -1,6 +1,6 @@
 """One look at everything that decisions are made from: rows, links and prices, as the pure packages see them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from atoll.agent import Agent
@@ -86,19 +86,32 @@ class Observer:
                 capacity.set_launchables(group.name, self._launchables(world, group))
         return capacity
 
-    def groups(self, world: World, *, grown: set[str]) -> list[GroupView]:
-        """Return the planner's views; `grown` names groups that have just launched something."""
+    def grew(self, groups: Iterable[str]) -> None:
+        """Note that these groups have just launched something."""
+        for name in groups:
+            self._grew_at[name] = self._clock.monotonic()
+
+    def groups(self, world: World, awaits: Sequence[tuple[str, str]]) -> list[GroupView]:
+        """Return the planner's views; `awaits` are the last plan's pairs of session and instance."""
         now = self._clock.monotonic()
-        for name in grown:
-            self._grew_at[name] = now
         holding = _by_agent(world.placed)
         self._note_idle(world, holding, now)
-        return [self._group(world, group, holding, now) for group in world.groups]
+        awaiting = {row.id: [row.instance] for row in world.waiting if row.instance}
+        for session, instance in awaits:
+            if session in awaiting and instance not in awaiting[session]:
+                awaiting[session].append(instance)
+        return [self._group(world, group, holding, awaiting, now) for group in world.groups]
 
-    def _group(self, world: World, group: Group, holding: Mapping[str, Sequence[Session]], now: float) -> GroupView:
+    def _group(
+        self,
+        world: World,
+        group: Group,
+        holding: Mapping[str, Sequence[Session]],
+        awaiting: Mapping[str, Sequence[str]],
+        now: float,
+    ) -> GroupView:
         mine = [row for row in world.instances if row.group == group.name]
         by_id = {row.id: row for row in mine}
-        awaiting = {row.id: row.instance for row in world.waiting if row.instance}
         arriving = {agent.instance for agent in world.agents if agent.instance and not agent.epoch}
         return GroupView(
             group=group,
@@ -111,7 +124,7 @@ class Observer:
                 PendingView(
                     instance=row.id,
                     shape=row.shape,
-                    sessions=tuple(key for key, instance in awaiting.items() if instance == row.id),
+                    sessions=tuple(key for key, instances in awaiting.items() if row.id in instances),
                 )
                 for row in mine
                 if row.state in PENDING or row.id in arriving

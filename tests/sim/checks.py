@@ -125,7 +125,9 @@ class Checks:
             codes = [life.code for life in mine if life]
             wanted = int(row.spec.command[2])
             if row.exit_code != wanted and wanted not in (0, None):
-                self._violated("end", f"{row.id} has exit code {row.exit_code}, its command's is {wanted}; true {codes}")
+                self._violated(
+                    "end", f"{row.id} has exit code {row.exit_code}, its command's is {wanted}; true {codes}"
+                )
             if row.exit_code not in codes:
                 self._violated("end", f"{row.id} has exit code {row.exit_code}, its processes had {codes}")
             if (row.state is SessionState.SUCCEEDED) != (row.exit_code == 0):

@@ -4,6 +4,10 @@ import asyncio
 import random
 
 
+EPOCH = 1_700_000_000.0
+"""Unix time of the loop's time 0."""
+
+
 class SimClock:
     """`atoll.clock.Clock` of whichever host asks: wall and monotonic time both follow the host's clock rate."""
 
@@ -12,7 +16,7 @@ class SimClock:
 
     def now(self) -> float:
         """Unix seconds as the host believes."""
-        return self._loop.time()
+        return EPOCH + self._loop.time()
 
     def monotonic(self) -> float:
         """Seconds on the host's clock."""

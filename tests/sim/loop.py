@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 import contextvars
 import heapq
+import math
 import random
 from asyncio import events
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
-T0 = 1_700_000_000.0
-"""Unix time at which every run begins."""
+BEGIN = 1000.0
+"""What every clock of the loop shows when a run begins."""
 
 Result = TypeVar("Result")
 
@@ -41,11 +42,14 @@ class Host:
 
     def time(self, true: float) -> float:
         """Return the host's reading of the true time."""
-        return T0 + (true - T0) * self.rate
+        return BEGIN + (true - BEGIN) * self.rate
 
     def true(self, reading: float) -> float:
-        """Return the true time at which the host's clock shows `reading`."""
-        return T0 + (reading - T0) / self.rate
+        """Return the first true time at which the host's clock shows `reading`: a timer is never early."""
+        true = BEGIN + (reading - BEGIN) / self.rate
+        while self.time(true) < reading:
+            true = math.nextafter(true, math.inf)
+        return true
 
     def spawn(self, work: Coroutine[Any, Any, Result], name: str) -> "asyncio.Task[Result]":
         """Start a task of this host."""
@@ -78,7 +82,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     """The loop. `steps` counts callbacks, `errors` collects what nobody handled: a run with any has failed."""
 
     def __init__(self, seed: int | str) -> None:
-        self.true_time = T0
+        self.true_time = BEGIN
         self.steps = 0
         self.errors: list[dict[str, Any]] = []
         self._random = random.Random(f"loop {seed}")
@@ -190,7 +194,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 elif not self._timers:
                     raise RuntimeError("deadlock: nothing is ready and no timer is set")
                 else:
-                    self._advance(T0 + until)
+                    self._advance(BEGIN + until)
             return task.result()
         finally:
             events._set_running_loop(None)
@@ -208,7 +212,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def _advance(self, end: float) -> None:
         self.true_time = max(self.true_time, self._timers[0][0])
         if self.true_time > end:
-            raise TimeoutError(f"not done after {end - T0:g} virtual seconds")
+            raise TimeoutError(f"not done after {end - BEGIN:g} virtual seconds")
         while self._timers and self._timers[0][0] <= self.true_time:
             handle = heapq.heappop(self._timers)[2]
             if not handle.cancelled():

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from agent.events import Exit
+from agent.run import AgentShell
 from atoll.errors import AtollError, Unavailable
 from atoll.slots import Slots
 from providers.port import MachineState
@@ -35,8 +37,8 @@ class Surroundings(Protocol):
         """Ask the control plane to admit an agent; return its id. Raises `AtollError`."""
         ...
 
-    def agent_process(self, machine: "VirtualMachine", host: Host) -> Callable[[], "asyncio.Task[None]"]:
-        """Put an agent together on a machine; return what starts it."""
+    def agent_process(self, machine: "VirtualMachine", host: Host) -> "asyncio.Task[Exit]":
+        """Start an agent's process on a machine."""
         ...
 
 
@@ -53,7 +55,8 @@ class VirtualMachine:
         self.notice: tuple[float, str] | None = None
         self.agent_host: Host | None = None
         self.agent_up_at = 0.0
-        self.shell: object = None
+        self.born_at = 0.0
+        self.shell: AgentShell | None = None
         self.processes: MachineProcesses | None = None
         self.crashes_in_journal = 0
         self._world = world
@@ -73,6 +76,7 @@ class VirtualMachine:
         world = self._world
         self.state, self.message, self.notice = _M.PENDING, "booting", None
         host = self._host = Host(world.loop, self.name, self._rate)
+        self.born_at = host.time(world.loop.true_time)
         self.processes = MachineProcesses(world.loop, host, self.name, self.disk, world.ledger)
         world.ledger.note(world.loop.true_time, f"on {self.name}")
         host.spawn(self._life(), f"machine {self.name}")
@@ -165,10 +169,9 @@ class VirtualMachine:
             return
         host = self.agent_host = Host(self._world.loop, f"agent {self.name}", self._rate)
         self.agent_up_at = self._world.loop.true_time
-        task = self._world.agent_process(self, host)()
-        task.add_done_callback(self._agent_ended, context=None)
+        self._world.agent_process(self, host).add_done_callback(self._agent_ended)
 
-    def _agent_ended(self, task: "asyncio.Task[None]") -> None:
+    def _agent_ended(self, task: "asyncio.Task[Exit]") -> None:
         """The agent ended by itself: a cloud's machine has nothing more to run, so it is off."""
         if not task.cancelled() and task.exception() is None and self._cloud:
             self._world.host.call(self.power_off, _M.ENDED, "powered off from inside")

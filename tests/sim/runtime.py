@@ -88,9 +88,7 @@ class MachineProcesses:
     def start(self, run: str, spec: SessionSpec) -> None:
         """Start a run's process tree."""
         _, seconds, code, manner = spec.command
-        life = Life(
-            run=run, machine=self._machine, began=self._loop.true_time, protected=spec.lifetime.protect
-        )
+        life = Life(run=run, machine=self._machine, began=self._loop.true_time, protected=spec.lifetime.protect)
         process = self._disk.processes[run] = Process(life=life, obedient=manner == "obedient")
         self._ledger.began(life)
         span = float(seconds)

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from tests.sim.loop import T0, Crash, Host, SimLoop, run
+from tests.sim.loop import BEGIN, Crash, Host, SimLoop, run
 
 
 def trace(seed: int) -> list[str]:
@@ -16,7 +16,7 @@ def trace(seed: int) -> list[str]:
         await gate.wait()
         while True:
             item = await queue.get()
-            seen.append(f"{name} {item} {asyncio.get_running_loop().time() - T0:.3f}")
+            seen.append(f"{name} {item} {asyncio.get_running_loop().time() - BEGIN:.3f}")
             if item < 0:
                 return
             await asyncio.sleep(item / 10)
@@ -53,7 +53,7 @@ def test_timeouts_and_time() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(3600):
                 await asyncio.Event().wait()
-        return loop.time() - T0
+        return loop.time() - BEGIN
 
     assert run(1, main, until=10_000) == pytest.approx(3600)
 

@@ -5,6 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from agent.events import Exit
 from atoll.errors import AtollError, Conflict, Unavailable
 from atoll.group import Group, GroupKind, Provider, ScaleDown, Size
 from atoll.session import Session, SessionSpec
@@ -23,7 +24,7 @@ from tests.sim.agents import agent_process
 from tests.sim.clocks import SimChance, SimClock
 from tests.sim.hosted import Hosted
 from tests.sim.ledger import Ledger
-from tests.sim.loop import T0, Crash, Host, SimLoop
+from tests.sim.loop import BEGIN, Crash, Host, SimLoop
 from tests.sim.machines import MemoryInventory, VirtualMachine, VirtualMachines
 from tests.sim.scenario import CHAOS_S, Scenario
 from tunnel.jointoken import JoinToken
@@ -194,8 +195,8 @@ class World:
             raise Unavailable("no answer")
         return joined.agent.id
 
-    def agent_process(self, machine: VirtualMachine, host: Host) -> "Callable[[], asyncio.Task[None]]":
-        """Put an agent together on a machine."""
+    def agent_process(self, machine: VirtualMachine, host: Host) -> "asyncio.Task[Exit]":
+        """Start an agent's process on a machine."""
         return agent_process(self, machine, host)
 
     # -- the story ------------------------------------------------------------------------------------------
@@ -208,7 +209,7 @@ class World:
 
     def known_runs(self, machine: VirtualMachine) -> set[str]:
         """Return the runs that the agent on a machine counts as live."""
-        return set(machine.shell.core.live)
+        return set(machine.shell.core.live) if machine.shell else set()
 
     def live_instances(self) -> int:
         """Return how many machines the clouds still have."""
@@ -277,11 +278,13 @@ class World:
         events: list[tuple[float, str]] = [(at, "kill control") for at in self.scenario.kills]
         events += self.scenario.links
         events += [(at, "crash agent") for at in self.scenario.agents]
-        events += [(self.random.uniform(5.0, CHAOS_S), "crash in journal") for _ in range(self.scenario.journal_crashes)]
+        events += [
+            (self.random.uniform(5.0, CHAOS_S), "crash in journal") for _ in range(self.scenario.journal_crashes)
+        ]
         for at, what in sorted(events):
-            await asyncio.sleep(max(0.0, T0 + at - self.loop.true_time))
+            await asyncio.sleep(max(0.0, BEGIN + at - self.loop.true_time))
             self._strike(what)
-        await asyncio.sleep(max(0.0, T0 + CHAOS_S - self.loop.true_time))
+        await asyncio.sleep(max(0.0, BEGIN + CHAOS_S - self.loop.true_time))
 
     def _strike(self, what: str) -> None:
         if what == "kill control":

@@ -29,7 +29,7 @@ def timeline_line(event: Event, elapsed: float, names: Mapping[str, str]) -> str
     """Return an event as a line of the timeline, empty for those that matter little."""
     if event.state not in _TOLD.get(event.kind, ()):
         return ""
-    name = names.get(event.key, event.name or event.key)
+    name = names.get(event.key) or (f"{event.name} {event.key[-8:]}" if event.kind == "instance" else event.name)
     why = event.message or event.reason
     return f"{elapsed:6.1f}s  {event.kind:<8} {name:<20} {paint_state(event.state, 12)} {why}"[:200]
 

@@ -1,6 +1,7 @@
 """The demo's play: two pretend clouds, 33 sessions, a timeline, and a verdict on everything it claims."""
 
 import http.client
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -86,6 +87,7 @@ def play(*, keep: bool) -> int:
     """Run the demo; return 0 only if everything held, and leave no process and no file behind then."""
     stage = Stage()
     claims: list[Claim] = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways of ending it leave nothing behind
     try:
         print(paint("starting a control plane and an agent with 2 cores", "bold"), flush=True)
         began = time.monotonic()
@@ -99,8 +101,11 @@ def play(*, keep: bool) -> int:
     except (AtollError, OSError) as error:
         hint = f" ({error.hint})" if isinstance(error, AtollError) and error.hint else ""
         claims.append(Claim("the play ran to its end", False, f"{error}{hint}"))
-    finally:
+    except KeyboardInterrupt:
         stage.kill()
+        stage.remove()
+        raise
+    stage.kill()
     return _curtain(stage, claims, keep=keep)
 
 

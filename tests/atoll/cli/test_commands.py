@@ -1,8 +1,8 @@
 """Commands against a small real server: what they send, print and exit with."""
 
-import io
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -74,23 +74,21 @@ def test_a_signal_stops_the_session(logged_in: Plane, number: signal.Signals, co
 
 @pytest.mark.parametrize(("answer", "code", "stopped"), [("l", 0, []), ("s", 130, ["s-0"])])
 def test_ctrl_c_on_a_terminal_asks(logged_in: Plane, answer: str, code: int, stopped: list[str]) -> None:
-    import pty
-
     logged_in.hang = True
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-m", "atoll", "run", "--", "sleep", "1000"])
+    terminal, inside = pty.openpty()
+    command = [sys.executable, "-m", "atoll", "run", "--", "sleep", "1000"]
     try:
-        told = _read_until(terminal, lambda text: b"running" in text)
-        assert b"on desk" in told
-        os.write(terminal, b"\x03")
-        _read_until(terminal, lambda text: b"[s/l]" in text)
-        os.write(terminal, answer.encode() + b"\n")
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
+        with subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside) as process:
+            assert b"on desk" in _read_until(terminal, lambda text: b"running" in text and b"\n" in text)
+            process.send_signal(signal.SIGINT)
+            _read_until(terminal, lambda text: b"[s/l]" in text)
+            os.write(terminal, answer.encode() + b"\n")
+            assert process.wait(15) == code
         assert logged_in.stopped == stopped
     finally:
         logged_in.hang = False
         os.close(terminal)
+        os.close(inside)
 
 
 def _read_until(terminal: int, enough: Callable[[bytes], bool]) -> bytes:
@@ -163,9 +161,7 @@ def test_groups_and_providers(logged_in: Plane, capsys: Capture) -> None:
     assert "0..9" in capsys.readouterr().out
 
 
-def test_apply_says_what_it_did(
-    logged_in: Plane, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_apply_says_what_it_did(logged_in: Plane, tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "all.yaml"
     text = (
         "kind: session\nname: job\ncommand: [a]\n---\nkind: group\nname: burst\nprovider: sim\n"
@@ -177,9 +173,11 @@ def test_apply_says_what_it_did(
     assert told == ["site/hall created", "provider/sim created", "group/burst created", "session/job created"]
     assert main(["apply", "-f", str(file)]) == 0
     assert {line.split()[1] for line in capsys.readouterr().out.splitlines()} == {"unchanged"}
-    monkeypatch.setattr(sys, "stdin", io.StringIO(text.replace("{price}", "0.2")))
-    assert main(["apply", "-f", "-"]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "site/hall changed"
+    changed = text.replace("{price}", "0.2")
+    done = subprocess.run(
+        [sys.executable, "-m", "atoll", "apply", "-f", "-"], input=changed, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[0] == "site/hall changed"
     file.write_text("kind: session\nname: job\ncommand: [b]\n")
     assert main(["apply", "-f", str(file)]) == 123
 
@@ -190,7 +188,7 @@ def test_apply_sends_nothing_when_one_document_is_wrong(logged_in: Plane, tmp_pa
     assert main(["apply", "-f", str(file)]) == 120
     assert "did you mean 'provider'?" in capsys.readouterr().err
     assert not logged_in.objects["sites"]
-    for text, message in (("a: [", "line 2 is not YAML"), ("- 1", "must hold mappings"), ("", "holds no document")):
+    for text, message in (("a: [", "line 1 is not YAML"), ("- 1", "must hold mappings"), ("", "holds no document")):
         file.write_text(text)
         assert main(["apply", "-f", str(file)]) == 120
         assert message in capsys.readouterr().err

@@ -21,7 +21,6 @@ from tests.fakes.store import MemoryLogs, MemoryStore
 from tunnel.jointoken import JoinToken
 from tunnel.memory import MemoryNetwork
 
-
 T = TypeVar("T")
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from atoll.errors import Conflict, Invalid, NotFound
-from atoll.session import Lifetime, Retry
+from atoll.session import Lifetime, Retry, Session
 from atoll.slots import GpuRequest, Request
 from tests.federation.control.ring import Ring, ring, until
 
@@ -124,7 +124,7 @@ async def test_a_leased_session_is_taken_back_after_its_lease_only_if_it_opted_i
         assert (await r.session(patient.id)).state == "lost"
 
 
-async def attempt(r: Ring, key: str, number: int) -> "object":
+async def attempt(r: Ring, key: str, number: int) -> Session | None:
     row = await r.session(key)
     return row if row.attempt == number and row.state == "running" else None
 

@@ -1,0 +1,72 @@
+"""Clients and TLS: only the pinned authority is trusted, whatever name the control plane is reached by."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from atoll import AsyncClient, Client
+from atoll.cli.login import fetch_ca
+from atoll.errors import Unauthorized, Unavailable
+from tests.atoll.plane import TOKEN, Plane, reply
+from tunnel.identity import Authority
+
+
+@pytest.fixture
+async def authority(tmp_path: Path) -> Authority:
+    return await asyncio.to_thread(Authority.load_or_create, tmp_path / "ours", now=time.time())
+
+
+@pytest.fixture
+async def secured(authority: Authority) -> AsyncIterator[str]:
+    async def ca(request: web.Request) -> web.Response:
+        return reply({"ca": authority.ca_pem})
+
+    app = Plane().app()
+    bare = web.Application()
+    bare.router.add_get("/v1/ca", ca)
+    bare.add_subapp("/plane", app)
+    runner = web.AppRunner(bare, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=authority.http_context(None)).start()
+    yield f"https://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def test_the_pinned_authority_is_trusted(secured: str, authority: Authority) -> None:
+    client = Client(secured + "/plane", TOKEN, ca=authority.ca_pem)
+    assert (await asyncio.to_thread(client.status)).installation == "test"
+    async with AsyncClient(secured + "/plane", TOKEN, ca=authority.ca_pem) as waiting:
+        assert (await waiting.status()).installation == "test"
+
+
+async def test_another_authority_is_not(secured: str, tmp_path: Path) -> None:
+    other = await asyncio.to_thread(Authority.load_or_create, tmp_path / "theirs", now=time.time())
+    for ca in (other.ca_pem, None):
+        with pytest.raises(Unavailable, match="is not trusted"):
+            await asyncio.to_thread(Client(secured + "/plane", TOKEN, ca=ca).status)
+        async with AsyncClient(secured + "/plane", TOKEN, ca=ca) as waiting:
+            with pytest.raises(Unavailable, match="is not trusted"):
+                await waiting.status()
+
+
+async def test_a_name_the_certificate_lacks_is_fine_under_the_pinned_authority(
+    secured: str, authority: Authority
+) -> None:
+    # Every address of 127/8 is this machine, but only one is in the certificate at most.
+    url = secured.replace("127.0.0.1", "localhost") + "/plane"
+    client = Client(url, TOKEN, ca=authority.ca_pem)
+    assert (await asyncio.to_thread(client.status)).installation == "test"
+    async with AsyncClient(url, TOKEN, ca=authority.ca_pem) as waiting:
+        assert (await waiting.status()).installation == "test"
+
+
+async def test_the_ca_is_fetched_by_its_pin_only(secured: str, authority: Authority) -> None:
+    pem = await asyncio.to_thread(fetch_ca, secured, authority.pin)
+    assert ssl.PEM_cert_to_DER_cert(pem) == ssl.PEM_cert_to_DER_cert(authority.ca_pem)
+    with pytest.raises(Unauthorized, match="not the pinned one"):
+        await asyncio.to_thread(fetch_ca, secured, "0" * 64)
