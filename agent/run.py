@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from agent import events
@@ -91,12 +91,15 @@ class AgentShell:
         self._handling = False
         self._timer: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[Exit] | None = None
+        self._closed: asyncio.Event | None = None
         self._unjournaled: set[str] = set()
         self._loop: asyncio.AbstractEventLoop
         self.refusal: wire.Refuse | None = None
         """What the control plane last said instead of a welcome."""
         self.dial_error = ""
         """Why the last dial failed, for people."""
+        self.on_registered: Callable[[], None] = _nothing
+        """Called once, at the first registration."""
 
     @property
     def registered(self) -> bool:
@@ -107,6 +110,7 @@ class AgentShell:
         """Run until the agent ends; return why. The caller switches the machine off where that is asked for."""
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
+        self._closed = asyncio.Event()
         self._runtime.attach(self)
         self._restore()
         tasks = [self._loop.create_task(self._stay_linked(), name="agent link")]
@@ -128,9 +132,14 @@ class AgentShell:
 
     async def stop(self) -> None:
         """End this process of the agent; its runs go on and are adopted by the next."""
+        self.stop_now()
+        if self._closed is not None:
+            await self._closed.wait()
+
+    def stop_now(self) -> None:
+        """Ask for what `stop` does, without waiting: for signal handlers."""
         if self._ended is not None and not self._ended.done():
-            self._ended.set_result(Exit(STOPPED, "the agent was stopped"))
-        await asyncio.sleep(0)
+            self._ended.set_result(Exit(STOPPED, "it was stopped; its sessions run on"))
 
     def leave(self, reason: str) -> None:
         """Take the agent out of the installation: its runs are stopped, then `run` returns."""
@@ -171,6 +180,8 @@ class AgentShell:
                 self._pump.restart()
                 self._handle(events.Received(message))
                 self._ship()
+                on_registered, self.on_registered = self.on_registered, _nothing
+                on_registered()
             case wire.Start() | wire.Stop() | wire.Forget() | wire.Cordon() | wire.Leave():
                 self._handle(events.Received(message))
 
@@ -356,6 +367,8 @@ class AgentShell:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._closed is not None:
+            self._closed.set()
 
     # Notices and certificates.
 
@@ -385,3 +398,7 @@ class AgentShell:
         with self._disk("the certificate"):
             renewal.install(certificate)
             _log.info("the certificate was renewed")
+
+
+def _nothing() -> None:
+    """Do nothing."""

@@ -179,8 +179,8 @@ def _ensure_agent(home: Home, near: Nearby, slots: str) -> str:
 def _join(home: Home, near: Nearby, environment: Mapping[str, str]) -> None:
     token = near.post("/v1/tokens", {"kind": "join", "site": SITE, "group": SITE, "uses": 1, "ttl_s": 600})
     url = token["command"].split()[3]
-    argv = [sys.executable, "-m", "agent", "join", url, "--token", token["secret"], "--home", str(home.agent)]
-    process = _start([*argv, "--name", SITE, "--no-start"], home.log("agent"), environment)
+    argv = [sys.executable, "-m", "agent", "join", url, "--home", str(home.agent), "--name", SITE, "--no-start"]
+    process = _start(argv, home.log("agent"), {**environment, "ATOLL_JOIN_TOKEN": token["secret"]})
     if process.wait(timeout=60) != 0:
         lines = home.log("agent").read_text(errors="replace").strip().splitlines() or ["no message"]
         raise Refused(f"the local agent could not join: {lines[-1]}", hint=f"its log is {home.log('agent')}")
@@ -214,8 +214,8 @@ def _tell(near: Nearby, *, started: bool, agent: str) -> None:
 
 def _stay(home: Home) -> int:
     """Wait for Ctrl-C, then stop both processes; an end of the control plane by itself is an error."""
-    print("  stop   Ctrl-C here, or `atoll down` elsewhere", flush=True)
     with _interruptible(), contextlib.suppress(KeyboardInterrupt):
+        print("  stop   Ctrl-C here, or `atoll down` elsewhere", flush=True)
         while pidfile.read(home.control_pid) is not None:
             _collect()
             time.sleep(0.3)

@@ -14,11 +14,12 @@ from tunnel.stream import StreamReset, StreamTransport
 
 __all__ = ["Link", "LinkOwner", "Side"]
 
-_WRITE_BUFFER = 256 * 1024
+_WRITE_BUFFER = 128 * 1024
 """Bytes handed to the transport beyond what the kernel took: a control message waits behind them at most."""
-_TAKE = 128 * 1024
-_TURN = 1024 * 1024
-"""Most bytes sent before other work of the loop gets its turn."""
+_TAKE = 64 * 1024
+_TURN = 128 * 1024
+"""Most bytes sent before other work of the loop gets its turn: larger batches fall out of the CPU's cache
+(8 streams over loopback TLS: 860 MB/s with this, 330 MB/s with 1 MiB)."""
 _CLOSE_S = 2.0
 """A closing link whose last bytes do not leave within this is aborted."""
 _LATE_S = 0.5

@@ -80,11 +80,12 @@ class Fence:
                             return True
         return False
 
-    def remove(self) -> None:
-        """Remove the cgroups; one that is still busy stays and is tried again at the next start."""
+    def remove(self) -> bool:
+        """Remove the cgroups; say whether all are gone."""
         for path in self.paths:
             with contextlib.suppress(OSError):
                 path.rmdir()
+        return not any(path.exists() for path in self.paths)
 
 
 class Fences:
@@ -108,18 +109,16 @@ class Fences:
         return Fence(tuple(folders), tuple(missing))
 
     def _folder(self, kind: str, run: str) -> Path:
-        unified = self._root / "cgroup.controllers"
-        if unified.exists():
-            base = self._root / "atoll"
+        version2 = (self._root / "cgroup.controllers").exists()
+        base = self._root / "atoll" if version2 else self._root / kind / "atoll"
+        if version2:
             _delegate(self._root, base, base / self._name)
-            if kind not in (base / self._name / "cgroup.subtree_control").read_text().split():
-                raise _Unlimited("the cgroup controller is not available")
-        elif (self._root / kind).is_dir():
-            base = self._root / kind / "atoll"
-        else:
+        elif not (self._root / kind).is_dir():
             raise _Unlimited("this machine has no such cgroup controller")
         folder = base / self._name / run
         folder.mkdir(parents=True, exist_ok=True)
+        if version2 and kind not in (folder / "cgroup.controllers").read_text().split():
+            raise _Unlimited("the cgroup controller is not available")
         return folder
 
 

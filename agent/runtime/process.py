@@ -28,6 +28,7 @@ ROUND_S = 0.05
 """Time between two rounds of killing."""
 IDENTITY_S = 10.0
 """A shim that has not written its identity for this long is lost."""
+_REMOVALS = 100
 _BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -260,7 +261,7 @@ class ProcessRuntime:
         self._grown(live)
         del self._runs[live.run]
         message = self._story(live, code)
-        live.fence.remove()
+        self._remove_fence(live.fence, _REMOVALS)
         out, err = (live.folder.size(channel) for channel in CHANNELS)
         self._observer.observed(RuntimeExited(live.run, code, out, err, message))
 
@@ -300,6 +301,11 @@ class ProcessRuntime:
     def _address(self, run: str, port: int) -> str | None:
         live = self._runs.get(run)
         return None if live is None else sockets.listener(self._pids(live), port)
+
+    def _remove_fence(self, fence: Fence, tries: int) -> None:
+        """Remove a run's cgroups; the kernel may hold them for a moment after the last process."""
+        if not fence.remove() and tries and not self._loop.is_closed():
+            self._loop.call_later(ROUND_S, self._remove_fence, fence, tries - 1)
 
     def _remove(self, path: Path) -> None:
         """Delete a folder by a process of its own: a big one must not hold up the link."""

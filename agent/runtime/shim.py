@@ -69,10 +69,16 @@ def main(directory: str) -> None:
     os.setsid()
     _become_subreaper()
     argv = _read(directory, "argv").split("\0")
+    inside, entered = os.pipe()
     main_pid = os.fork()
     if main_pid == 0:
-        _become(argv, _read(directory, "cwd"), _read(directory, "joins").split())
+        os.close(inside)
+        _become(entered, argv, _read(directory, "cwd"), _read(directory, "joins").split())
     _drop_stdio()
+    # Only once the process is in its cgroups (or gone) can an agent judge whether limits hold.
+    os.close(entered)
+    os.read(inside, 1)
+    os.close(inside)
     me = os.getpid()
     identity = f"{me} {start_time(me)} {main_pid} {start_time(main_pid)} {boot_id()}"
     _write(directory, "pid", identity)
@@ -81,7 +87,7 @@ def main(directory: str) -> None:
     _write(directory, "exit", str(code))
 
 
-def _become(argv: list[str], cwd: str, joins: list[str]) -> None:
+def _become(entered: int, argv: list[str], cwd: str, joins: list[str]) -> None:
     """Turn this child into the command; never returns."""
     os.setsid()
     for path in joins:
@@ -90,6 +96,7 @@ def _become(argv: list[str], cwd: str, joins: list[str]) -> None:
                 file.write("0")
         except OSError:
             continue  # the agent sees that the process is not inside and says so
+    os.close(entered)
     # Python ignores these two, and what is ignored stays so across exec.
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)

@@ -29,8 +29,10 @@ def agent(parser: Parser) -> Run:
         verb.add_argument("agent", help="id or name")
     join = add("join", _here("join"), "make this machine an agent", "atoll agent join https://fed… --token atj_…")
     join.add_argument("url", metavar="URL")
-    join.add_argument("--token", required=True, help="a join token, from `atoll token create`")
-    join.add_argument("--name", default="", help="its name (default: the host's)")
+    join.add_argument(
+        "--token", default="", help="a join token, from `atoll token create` (default: $ATOLL_JOIN_TOKEN)"
+    )
+    join.add_argument("--name", default="", help="its name (default: $ATOLL_JOIN_NAME, else the host's)")
     join.add_argument("--home", type=Path, help="where it keeps its state (default $ATOLL_HOME/agent)")
     join.add_argument("--foreground", action="store_true", help="stay in the foreground")
     leave = add("leave", _here("leave"), "undo a join", "atoll agent leave")

@@ -56,4 +56,13 @@ mkdir "$fresh"
 tar -xzf "$fresh.tar.gz" -C "$fresh"
 rm -rf "$lib"
 mv "$fresh" "$lib"
-PYTHONPATH="$lib" exec python3 -m agent join "$url" "$@"
+rm -f "$fresh.tar.gz"
+mkdir -p "$home/bin"
+cat >"$home/bin/atoll-agent" <<END
+#!/bin/sh
+PYTHONPATH='$lib' ATOLL_HOME='$home' exec python3 -m agent "\$@"
+END
+chmod 700 "$home/bin/atoll-agent"
+printf 'atoll: this machine has no atoll command; use %s run|leave instead of atoll agent run|leave\n' \
+    "$home/bin/atoll-agent" >&2
+ATOLL_JOIN_TOKEN="$token" exec "$home/bin/atoll-agent" join "$url"

@@ -184,7 +184,7 @@ class Links:
         if live and self._live.get(live.id) is live:
             del self._live[live.id]
             now = self._clock.monotonic()
-            self._silent_since[live.id] = live.heard
+            self._silent_since[live.id] = now  # up to here its pings were answered: its leases count from then (I8)
             self._note_loss(now)
             log.info("agent link lost", agent=live.id, reason=reason)
         inbox.messages.append(wire.Leave(reason="\0link lost"))

@@ -11,6 +11,8 @@ from federation.control.changes import Change, on_demand, settle
 from tunnel.wire import RunReport
 
 _S = SessionState
+_NOT_ITS_OWN = frozenset({Reason.LEASE_EXPIRED, Reason.NOT_ADOPTED, Reason.AGENT_GONE})
+"""Ends that an agent brought about: the signal's exit code says nothing about the program."""
 
 
 class Verdict(StrEnum):
@@ -49,9 +51,10 @@ async def apply(change: Change, agent: str, report: RunReport) -> Verdict:
         return Verdict.FORGET if report.state == MemberState.EXITED else Verdict.KILL
     if row.state not in PLACED:
         return Verdict.FORGET if report.state == MemberState.EXITED else Verdict.KILL
-    row = replace(row, members=tuple(_updated(m, report, change.now) if m is member else m for m in row.members))
+    now = _updated(member, report, change.now)
+    row = replace(row, members=tuple(now if m is member else m for m in row.members))
     if report.state == MemberState.EXITED:
-        await _exited(change, row, report)
+        await _exited(change, row, now, report.message)
         return Verdict.FORGET
     await _alive(change, row)
     return Verdict.KEEP
@@ -71,7 +74,7 @@ def _updated(member: Member, report: RunReport, now: float) -> Member:
         state=state,
         started_at=started,
         ended_at=now,
-        exit_code=report.exit_code,
+        exit_code=None if reason in _NOT_ITS_OWN and report.exit_code else report.exit_code,
         reason=reason,
         limits=report.limits or member.limits,
         out=report.out,
@@ -99,21 +102,20 @@ async def _alive(change: Change, row: Session) -> None:
     await change.session(row, _S.RUNNING, reason, where, started_at=started)
 
 
-async def _exited(change: Change, row: Session, report: RunReport) -> None:
+async def _exited(change: Change, row: Session, member: Member, message: str) -> None:
     if all(member.state is MemberState.EXITED for member in row.members):
-        await _finished(change, row, report.message)
+        await _finished(change, row, message)
         return
     if row.stopping_as:
         await change.session(row, row.state, row.reason, row.message, hint=row.hint)
         return
-    if report.exit_code == 0:
+    if member.exit_code == 0:
         await _alive(change, row)
         return
-    rank = split_run_id(report.run)[2]
-    end = _S.INTERRUPTED if report.exit_code is None else _S.FAILED
-    text = f"member {rank} ended with {_code(report.exit_code)}: the others are being stopped"
+    end = _S.INTERRUPTED if member.exit_code is None else _S.FAILED
+    text = f"member {member.rank} ended with {_code(member.exit_code)}: the others are being stopped"
     to = _S.LOST if row.state is _S.LOST else _S.STOPPING
-    await change.session(row, to, Reason.MEMBER_FAILED, text, stopping_as=end)
+    await change.session(row, to, Reason.MEMBER_FAILED, text, stopping_as=end, exit_code=member.exit_code)
 
 
 async def _finished(change: Change, row: Session, message: str) -> None:
@@ -124,6 +126,8 @@ async def _finished(change: Change, row: Session, message: str) -> None:
         await change.interrupt(row, broken.reason or Reason.AGENT_GONE, text)
         return
     worst = next((m.exit_code for m in row.members if m.exit_code), broken.exit_code if broken else 0)
+    if row.stopping_as is _S.FAILED and row.exit_code:
+        worst = row.exit_code  # the member that failed first: the others only ended because they were told to
     to = row.stopping_as or (_S.SUCCEEDED if worst == 0 else _S.FAILED)
     if to is _S.INTERRUPTED:
         to = _S.FAILED if worst else _S.SUCCEEDED

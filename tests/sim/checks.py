@@ -124,7 +124,7 @@ class Checks:
         else:
             codes = [life.code for life in mine if life]
             wanted = int(row.spec.command[2])
-            if row.exit_code != wanted and wanted not in (0, None):
+            if row.exit_code != wanted:
                 self._violated(
                     "end", f"{row.id} has exit code {row.exit_code}, its command's is {wanted}; true {codes}"
                 )
@@ -133,7 +133,7 @@ class Checks:
             if (row.state is SessionState.SUCCEEDED) != (row.exit_code == 0):
                 self._violated("end", f"{row.id} is {row.state} with exit code {row.exit_code}")
         for life in mine:
-            if life:
+            if life and life.code is not None:
                 self._logs(life.run, life.out, whole=row.state is SessionState.SUCCEEDED)
 
     def _logs(self, run: str, printed: bytes, *, whole: bool) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import random
 
-
 EPOCH = 1_700_000_000.0
 """Unix time of the loop's time 0."""
 

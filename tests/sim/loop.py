@@ -11,6 +11,7 @@ import contextvars
 import heapq
 import math
 import random
+import warnings
 from asyncio import events
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
@@ -223,13 +224,18 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._closed = True
         self._ready.clear()
         self._timers.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a task may die before its coroutine's first step
+            self._close_tasks()
+        self._tasks.clear()
+
+    def _close_tasks(self) -> None:
         for task in self._tasks:
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 _close(task.get_coro())
             elif getattr(task, "_log_traceback", False):  # failed, and nobody ever asked
                 self.call_exception_handler({"message": f"{task.get_name()} failed", "exception": task.exception()})
-        self._tasks.clear()
 
 
 def _dead(handle: events.Handle) -> bool:

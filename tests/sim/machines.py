@@ -107,6 +107,7 @@ class VirtualMachine:
         if not self.up or self._host is None:
             return
         self._world.ledger.faults["agent crash"] += 1
+        self._world.ledger.note(self._world.loop.true_time, f"the agent of {self.name} dies for {back_after_s:g} s")
         self.kill_agent()
         self._host.call(self._world.loop.call_later, back_after_s, self._run_agent)
 
@@ -143,10 +144,9 @@ class VirtualMachine:
             asyncio.get_running_loop().call_later(delay, self.reclaim, self.boot.notice_s)
         if not self.boot.joins:
             return
-        if not self.disk.agent and not await self._join():
-            self.power_off(_M.ENDED, "powered off: its boot script ended with 1")
-            return
-        self._run_agent()
+        if self.disk.agent or await self._join():
+            self._run_agent()
+        # else its boot script failed: as at most clouds, the machine stays up and costs money
 
     async def _join(self) -> bool:
         """Join with the token in the user data; one that is refused for good ends the boot script."""

@@ -44,7 +44,7 @@ def draw(seed: int) -> Scenario:
     return Scenario(
         orders=sorted((_order(dice, n) for n in range(dice.randrange(3, 9))), key=lambda order: order.at),
         cloud_faults={name: parse_faults(_cloud(dice, name), "faults") for name in ("cheap", "dear")},
-        crash_chance=dice.choice((0.0, 0.02, 0.1)),
+        crash_chance=dice.choice((0.0, 0.05, 0.3)),
         crashes=dice.randrange(0, 4),
         kills=[dice.uniform(1.0, CHAOS_S) for _ in range(dice.choice((0, 0, 1, 2)))],
         links=[(at, dice.choice(("cut", "cut", "reset", "refuse"))) for at in chaos],

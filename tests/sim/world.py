@@ -1,4 +1,4 @@
-"""The simulated world: the real control plane and real agent shells over simulated clouds, machines, links and disks."""
+"""The simulated world: real control plane, real agent shells; simulated clouds, machines, links and disks."""
 
 import asyncio
 import random
@@ -8,9 +8,10 @@ from typing import TypeVar
 from agent.events import Exit
 from atoll.errors import AtollError, Conflict, Unavailable
 from atoll.group import Group, GroupKind, Provider, ScaleDown, Size
+from atoll.instance import Instance
 from atoll.session import Session, SessionSpec
 from atoll.slots import GIB, Slots
-from atoll.states import ENDED
+from atoll.states import ENDED, InstanceState
 from federation.control.config import ControlConfig
 from federation.control.control import Control
 from federation.control.steps import Steps
@@ -33,6 +34,8 @@ from tunnel.memory import MemoryNetwork
 Answer = TypeVar("Answer")
 CAP = 3
 BOOT_DEADLINE_S = 90.0
+ADOPTED_S = 10.0
+"""A new agent process has taken over its machine's runs after this."""
 SETTLED_S = 3600.0
 """After the chaos, everything must have come right within this."""
 
@@ -58,7 +61,7 @@ class World:
         self.scenario = scenario
         self.random = random.Random(f"world {seed}")
         self.host = Host(loop, "world")
-        self.ledger = Ledger()
+        self.ledger = Ledger(unattended=self._unattended)
         self.network = MemoryNetwork(latency=lambda: self.random.uniform(0.0005, 0.08))
         self.clock = SimClock(loop)
         self.store = MemoryStore()
@@ -114,6 +117,8 @@ class World:
             return
         finally:
             self._asked.discard(started)
+        if host.dead:  # it died between its start and this moment
+            return
         self.control = control
         self.network.listen(lambda _peer: Hosted(host, control.links.accept()))
         self.ledger.note(self.loop.true_time, f"control {self.lives} is up")
@@ -176,7 +181,7 @@ class World:
         try:
             return await answer
         finally:
-            self._asked.discard(answer)  # type: ignore[arg-type]
+            self._asked.discard(answer)
 
     async def insist(self, call: Callable[[Control], Awaitable[Answer]]) -> Answer:
         """Ask again until there is an answer."""
@@ -206,6 +211,10 @@ class World:
         """Every machine there ever was."""
         made = [machine for hall in self.halls.values() for machine in hall.machines.values()]
         return [self.local, *made] if self.local else made
+
+    def _unattended(self, name: str) -> bool:
+        machine = next(machine for machine in self.machines if machine.name == name)
+        return not machine.up or self.loop.true_time - machine.agent_up_at < ADOPTED_S
 
     def known_runs(self, machine: VirtualMachine) -> set[str]:
         """Return the runs that the agent on a machine counts as live."""
@@ -297,6 +306,7 @@ class World:
             return
         machine = self.random.choice(up)
         agent = machine.disk.agent
+        self.ledger.note(self.loop.true_time, f"{what} at {machine.name}")
         if what == "crash agent":
             machine.crash_agent(self.random.choice((0.1, 2.0, 20.0)))
         elif what == "crash in journal":
@@ -333,16 +343,10 @@ class World:
         return len(rows) >= len(self.scenario.orders) and all(row.state in ENDED for row in rows)
 
     def _all_gone(self) -> bool:
-        from atoll.instance import Instance
-        from atoll.states import InstanceState
-
         return all(row.state is InstanceState.GONE for row in self.store.rows(Instance))
 
     def story(self) -> str:
         """Return in a few words what is still open, for a person who looks at a failed seed."""
-        from atoll.instance import Instance
-        from atoll.states import InstanceState
-
         open_rows = [f"{r.id} {r.state} {r.reason}" for r in self.store.rows(Session) if r.state not in ENDED]
         open_rows += [
             f"{r.id} {r.state} {r.reason}" for r in self.store.rows(Instance) if r.state is not InstanceState.GONE

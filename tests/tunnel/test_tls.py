@@ -23,15 +23,20 @@ from tunnel.wire import ALPN_CONTROL, ALPN_JOIN, CONTROL_NAME
 
 
 class Greeter(asyncio.Protocol):
-    """Says which route it is, and the TLS protocol and agent it sees."""
+    """Says which route it is and closes: at once, or (plain HTTP) when it was spoken to."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, listens: bool = False) -> None:
         self.name = name
+        self.listens = listens
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        stream = cast("asyncio.Transport", transport)
-        stream.write(f"{self.name}\n".encode())
-        stream.close()
+        self.transport = cast("asyncio.Transport", transport)
+        if not self.listens:
+            self.data_received(b"")
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(f"{self.name}\n".encode())
+        self.transport.close()
 
 
 class Server:
@@ -50,7 +55,7 @@ class Server:
                 ALPN_JOIN: Route(authority.join_context(), lambda: Greeter("join")),
                 "http/1.1": Route(authority.http_context(), lambda: Greeter("http")),
             },
-            lambda: Greeter("plain"),
+            lambda: Greeter("plain", listens=True),
             local=local,
             deadline_s=deadline_s,
         )
@@ -93,9 +98,6 @@ def trusting(authority: Authority, *protocols: str) -> ssl.SSLContext:
     if protocols:
         context.set_alpn_protocols(list(protocols))
     return context
-
-
-Linked = tuple[Server, Owner]
 
 
 async def linked(server: Server, identity: AgentIdentity, agent: Owner) -> None:
@@ -168,8 +170,8 @@ def test_protocols_are_routed(authority: Authority, runner: asyncio.Runner) -> N
             assert await read_all(port, trusting(authority, "h2", "http/1.1"), name="localhost") == b"http\n"
             assert await read_all(port, trusting(authority), name="127.0.0.1") == b"http\n"
             assert await read_all(port, first=b"GET / HTTP/1.1\r\n\r\n") == b"plain\n"
-            with pytest.raises(OSError):
-                await read_all(port, trusting(authority, "smtp"))
+            with contextlib.suppress(OSError):
+                assert await read_all(port, trusting(authority, "smtp")) == b""
 
     runner.run(main())
 
@@ -332,7 +334,9 @@ def test_garbage_and_early_ends_do_no_harm(authority: Authority, tmp_path: Path,
                 reader, writer = await asyncio.open_connection("127.0.0.1", server.acceptor.port)
                 writer.write(first)
                 writer.write_eof()
-                await asyncio.wait_for(reader.read(), 3)
+                # A reset is as good: what was sent lay unread when the server closed.
+                with contextlib.suppress(ConnectionResetError):
+                    await asyncio.wait_for(reader.read(), 3)
                 writer.close()
             await linked(server, join(authority, tmp_path, server.url), Owner())
 

@@ -1,0 +1,194 @@
+"""`atoll agent join|leave|run`: what is done on the machine that is, or becomes, an agent."""
+
+import argparse
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.home import AgentHome
+from atoll import __version__
+from atoll.errors import AtollError, Conflict, Invalid, NotFound, Refused, Unavailable
+
+CONNECT_S = 20.0
+"""`join` waits this long for the agent's first registration."""
+STOP_S = 15.0
+
+
+def join(args: argparse.Namespace) -> int:
+    """Make this machine an agent of `args.url` and start it; wait until it is connected and say so.
+
+    Reads `url token home name foreground no_start`; the token may come from `ATOLL_JOIN_TOKEN` and the name
+    from `ATOLL_JOIN_NAME`. Returns 0; raises `AtollError`.
+    """
+    from agent import joining
+    from agent.probe.all import facts
+    from tunnel.jointoken import JoinToken
+
+    text = getattr(args, "token", None) or os.environ.get("ATOLL_JOIN_TOKEN", "")
+    if not text:
+        raise Invalid("no join token was given", hint="make one with `atoll token create` and pass it with --token")
+    token = JoinToken.parse(text)
+    home = AgentHome(args.home)
+    home.prepare()
+    if home.joined:
+        raise Conflict(
+            f"this machine is an agent already, with its home in {home.path}",
+            hint="use `atoll agent run`, or undo it first with `atoll agent leave`",
+        )
+    name = args.name or os.environ.get("ATOLL_JOIN_NAME", "")
+    found = facts()
+    joined = joining.join(args.url, token, home.path, name=name or found["hostname"], facts=found)
+    print(f"joined as {joined.name} ({joined.identity.agent_id}), site {joined.site}, group {joined.group}", flush=True)
+    if getattr(args, "no_start", False):
+        return 0
+    command = [sys.executable, "-m", "agent", "run", "--home", str(home.path)]
+    if args.foreground:
+        # A fresh program image: the join's libraries would weigh on the agent for ever.
+        os.environ.pop("ATOLL_JOIN_TOKEN", None)
+        os.execv(sys.executable, command)
+    _start_in_background(command, home)
+    print(f"connected; its log is {home.log}, `atoll agent leave` undoes this")
+    return 0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the joined agent of `args.home` in the foreground until it is told to end. Raises `AtollError`.
+
+    Reads `home pid_file ready_fd`, the last two optional.
+    """
+    from agent import daemon
+
+    home = AgentHome(args.home, getattr(args, "pid_file", None))
+    _check_joined(home)
+    home.prepare()
+    home.take()
+    try:
+        return daemon.run(home, ready_fd=getattr(args, "ready_fd", None))
+    finally:
+        home.give_back()
+
+
+def leave(args: argparse.Namespace) -> int:
+    """Undo a join: tell the control plane, stop the sessions here, remove the identity. Raises `AtollError`."""
+    from agent import daemon
+
+    home = AgentHome(args.home)
+    _check_joined(home)
+    home.prepare()
+    _stop_running(home)
+    home.take()
+    try:
+        told = daemon.leave(home)
+        home.clear()
+    finally:
+        home.give_back()
+    print("this machine is no agent any more")
+    if not told:
+        print("atoll: the control plane could not be told; remove the agent there with `atoll agent remove`")
+    return 0
+
+
+def csr(args: argparse.Namespace) -> int:
+    """Print a certificate request for the key in `args.home`: used by a running agent only."""
+    from tunnel.identity import make_key_and_csr
+
+    print(make_key_and_csr(AgentHome(args.home).path), end="")
+    return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code; an error is one sentence and a hint."""
+    args = _parser().parse_args(argv)
+    try:
+        code: int = args.call(args)
+    except AtollError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        print(f"atoll: {error.message}{hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m agent", description="Run sessions of an Atoll installation here.")
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(required=True, metavar="join|leave|run")
+    joining = verbs.add_parser("join", help="make this machine an agent")
+    joining.add_argument("url", metavar="URL")
+    joining.add_argument("--token", help="a join token (default: $ATOLL_JOIN_TOKEN)")
+    joining.add_argument("--name", default="", help="its name (default: the host's)")
+    joining.add_argument("--foreground", action="store_true", help="stay in the foreground")
+    joining.add_argument("--no-start", action="store_true", help="join only; start it with `run`")
+    joining.set_defaults(call=join)
+    leaving = verbs.add_parser("leave", help="undo a join")
+    leaving.set_defaults(call=leave)
+    running = verbs.add_parser("run", help="run a joined agent in the foreground")
+    running.add_argument("--pid-file", type=Path, help="where to write the process id (default <home>/agent.pid)")
+    running.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
+    running.set_defaults(call=run)
+    asking = verbs.add_parser("csr")
+    asking.set_defaults(call=csr)
+    for verb in (joining, leaving, running, asking):
+        verb.add_argument("--home", type=Path, help="where it keeps its state (default $ATOLL_HOME/agent)")
+    return parser
+
+
+def _check_joined(home: AgentHome) -> None:
+    if not home.joined:
+        raise NotFound(
+            f"this machine is no agent: there is no identity in {home.path}",
+            hint="join with `atoll agent join URL --token …`",
+        )
+
+
+def _start_in_background(command: Sequence[str], home: AgentHome) -> None:
+    """Start the agent in a session of its own and wait for its first registration."""
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb", buffering=0) as ready:
+        try:
+            with home.log.open("ab") as log:
+                process = subprocess.Popen(
+                    [*command, "--ready-fd", str(writer)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd="/",
+                    env={name: value for name, value in os.environ.items() if name != "ATOLL_JOIN_TOKEN"},
+                    pass_fds=(writer,),
+                    start_new_session=True,
+                )
+        finally:
+            os.close(writer)
+        heard = select.select([ready], [], [], CONNECT_S)[0]
+        if heard and os.read(ready.fileno(), 1):
+            process.returncode = 0  # it lives on without us: nothing to wait for
+            return
+    if heard:
+        lines = home.log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+        process.wait()
+        raise Refused(f"the agent ended at once: {lines[-1]}", hint=f"its log is {home.log}")
+    process.returncode = 0
+    raise Unavailable(
+        f"this machine has joined, but its agent has not connected within {CONNECT_S:g} s",
+        hint=f"it keeps trying; its log is {home.log}",
+    )
+
+
+def _stop_running(home: AgentHome) -> None:
+    """End a running agent of this home; its runs stay, to be adopted by who comes next."""
+    pid = home.running()
+    deadline = time.monotonic() + STOP_S
+    while pid is not None and home.running() == pid:
+        if time.monotonic() > deadline:
+            raise Refused(f"the agent (process {pid}) does not end", hint=f"end it with kill -9 {pid} and try again")
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)

@@ -1,0 +1,49 @@
+"""Renewing the agent's certificate at half of its life, with the same key and next to no memory."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from atoll.clock import Clock
+from tunnel.identity import AgentIdentity
+
+_TIMEOUT_S = 30.0
+
+
+class IdentityRenewal:
+    """Renews the identity kept in `directory`. The request is made by a short-lived process.
+
+    That process loads the cryptography library, which would weigh on this one for ever.
+    """
+
+    def __init__(self, identity: AgentIdentity, directory: Path, clock: Clock) -> None:
+        self._identity = identity
+        self._directory = directory
+        self._clock = clock
+
+    def due_in(self) -> float:
+        """Return the seconds until half of the certificate's life is over."""
+        half = (self._identity.issued_at + self._identity.expires_at) / 2
+        return half - self._clock.now()
+
+    async def request(self) -> str:
+        """Return a certificate request (PEM). Raises `OSError`."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "agent", "csr", "--home", str(self._directory)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                output, _ = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            raise
+        if process.returncode != 0:
+            raise OSError(f"the request's process ended with {process.returncode}")
+        return output.decode()
+
+    def install(self, certificate: str) -> None:
+        """Use a new certificate (PEM) from the next dial on. Raises `OSError` or `Invalid`."""
+        self._identity.renew(certificate)

@@ -1,0 +1,335 @@
+"""The agent's shell over the memory network, against a control end that keeps everything it is told."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from agent.core import Machine
+from agent.entry import Entry
+from agent.run import STOPPED, AgentShell
+from atoll.host.system import SystemChance, SystemClock
+from atoll.session import Lifetime, SessionSpec
+from atoll.slots import Slots
+from tests.agent.control import ME, RUN, Control, until
+from tests.fakes.journal import MemoryJournal
+from tests.fakes.runtime import MemoryRuntime
+from tunnel import wire
+from tunnel.memory import MemoryNetwork
+from tunnel.stream import StreamReset
+
+
+class House:
+    """A network, a control end, and the lives of one agent over one journal and one machine."""
+
+    def __init__(self) -> None:
+        self.network = MemoryNetwork()
+        self.control = Control()
+        self.network.listen(self.control.accept)
+        self.journal = MemoryJournal()
+        self.runtime = MemoryRuntime()
+        self.shell: AgentShell
+        self.task: asyncio.Task[object]
+
+    def begin(self, **more: object) -> None:
+        machine = Machine("1", f"boot-{id(self)}", Slots(cpu=2000))
+        dialer = self.network.dialer(ME)
+        parts = (dialer, self.runtime, self.journal, SystemClock(), SystemChance(), machine)
+        self.shell = AgentShell(*parts, **more)  # type: ignore[arg-type]
+        self.task = asyncio.create_task(self.shell.run())
+
+    async def registered(self, times: int = 1) -> None:
+        await until(lambda: self.control.registered >= times and self.shell.registered)
+
+    async def crash(self) -> None:
+        """SIGKILL: nothing of the shell says goodbye."""
+        self.runtime.detach()
+        self.network.crash_agent(ME)
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        self.runtime = MemoryRuntime(self.runtime.processes)
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    house = House()
+    house.begin()
+    await house.registered()
+    yield house
+    await house.shell.stop()
+    await asyncio.gather(house.task, return_exceptions=True)
+
+
+async def test_it_registers_with_its_capacity(house: House) -> None:
+    hello = house.control.hellos[0]
+    assert (hello.protocol, hello.capacity, hello.runs) == (wire.PROTOCOL, Slots(cpu=2000), [])
+
+
+async def test_a_run_from_start_to_forget(house: House) -> None:
+    house.control.start()
+    await until(lambda: house.control.states() == ["starting", "running"])
+    house.runtime.write(RUN, b"hello\n")
+    house.runtime.write(RUN, b"oops\n", "err")
+    house.runtime.exit(RUN, 7)
+    await until(lambda: house.control.states() == ["starting", "running", "exited"])
+    last = house.control.reports[-1]
+    assert (last.exit_code, last.out, last.err, last.limits) == (7, 6, 5, "enforced")
+    await until(lambda: house.control.stored == {"out": b"hello\n", "err": b"oops\n"})
+    house.control.send(wire.Forget(runs=[RUN]))
+    await until(lambda: not house.journal.entries and not house.runtime.processes)
+
+
+async def test_a_repeated_start_starts_once(house: House) -> None:
+    for _ in range(3):
+        house.control.start()
+    await until(lambda: len(house.control.reports) >= 4)
+    house.control.start()
+    await until(lambda: len(house.control.reports) >= 5)
+    assert house.runtime.spawned == [RUN]
+
+
+async def test_output_written_while_the_link_is_down_arrives_complete(house: House) -> None:
+    house.control.start()
+    await until(lambda: RUN in house.runtime.processes)
+    house.runtime.write(RUN, b"a" * 1000)
+    await until(lambda: len(house.control.stored["out"]) == 1000)
+    house.network.refuse(ME, True)
+    house.network.reset(ME)
+    await until(lambda: not house.shell.registered)
+    house.runtime.write(RUN, b"b" * 500_000)
+    house.runtime.exit(RUN, 0)
+    house.network.refuse(ME, False)
+    await house.registered(2)
+    await until(lambda: len(house.control.stored["out"]) == 501_000)
+    assert house.control.stored["out"] == b"a" * 1000 + b"b" * 500_000
+    assert house.control.hellos[-1].runs[0].state == "exited"
+    assert house.control.largest_gap == 0
+
+
+async def test_a_flood_without_acknowledgements_is_bounded_and_control_goes_on(house: House) -> None:
+    house.control.acks = False
+    house.control.start()
+    await until(lambda: RUN in house.runtime.processes)
+    house.runtime.write(RUN, b"x" * 5_000_000)
+    await until(lambda: len(house.control.stored["out"]) == 256 * 1024)
+    house.control.send(wire.Cordon(epoch=3, cordoned=True))
+    await until(lambda: house.control.others)
+    assert house.control.others == [wire.CordonAck(epoch=3, runs=[RUN])]
+    assert len(house.control.stored["out"]) == 256 * 1024
+
+
+async def test_after_sigkill_the_next_agent_reports_what_ran_and_what_ended(house: House) -> None:
+    other = "s-bbbbbbbbbb.1.0"
+    house.control.start()
+    house.control.start(other)
+    await until(lambda: house.control.states(other) == ["starting", "running"])
+    house.runtime.write(RUN, b"before ")
+    await until(lambda: house.control.stored["out"] == b"before ")
+    await house.crash()
+    house.runtime.write(RUN, b"after")
+    house.runtime.exit(other, 9)
+    house.begin()
+    await house.registered(2)
+    assert [(run.run, run.state, run.exit_code) for run in house.control.hellos[-1].runs] == [
+        (RUN, "running", None),
+        (other, "exited", 9),
+    ]
+    await until(lambda: house.control.stored["out"] == b"before after")
+    house.control.start(other)
+    await until(lambda: house.control.reports[-1].exit_code == 9)
+    assert house.runtime.spawned == []
+
+
+async def test_a_run_whose_record_cannot_be_written_is_not_started(house: House) -> None:
+    house.journal.full = True
+    house.control.start()
+    await until(lambda: house.control.states() == ["starting", "exited"])
+    assert house.control.reports[-1].reason == "START_FAILED"
+    assert "No space left" in house.control.reports[-1].message
+    assert house.runtime.spawned == []
+
+
+async def test_a_runtime_that_cannot_start_says_why(house: House) -> None:
+    house.runtime.broken = "no such workdir"
+    house.control.start()
+    await until(lambda: house.control.states() == ["starting", "exited"])
+    assert house.control.reports[-1].message == "no such workdir"
+
+
+async def test_stop_kills_what_does_not_heed(house: House) -> None:
+    house.control.start()
+    await until(lambda: house.control.states() == ["starting", "running"])
+    house.runtime.processes[RUN].heeds_term = False
+    house.control.send(wire.Stop(run=RUN, grace=0.05))
+    await until(lambda: house.control.states()[-1] == "exited")
+    assert house.control.reports[-1].exit_code == 137
+
+
+async def test_an_exclusive_run_ends_by_itself_when_the_control_plane_is_silent(house: House) -> None:
+    spec = SessionSpec(command=("true",), lifetime=Lifetime(grace=0.0))
+    house.control.send(wire.Start(run=RUN, epoch=1, spec=spec, slots=Slots(), env={}, lease_s=1.0))
+    await until(lambda: house.control.states() == ["starting", "running"])
+    house.network.cut(ME)
+    await until(lambda: not house.runtime.processes[RUN].alive)
+    house.network.heal(ME)
+    await until(lambda: house.control.reports[-1].reason == "LEASE_EXPIRED")
+
+
+async def test_an_exclusive_run_lives_while_pings_are_answered(house: House) -> None:
+    spec = SessionSpec(command=("true",), lifetime=Lifetime(grace=0.0))
+    house.control.send(wire.Start(run=RUN, epoch=1, spec=spec, slots=Slots(), env={}, lease_s=2.5))
+    await until(lambda: house.control.states() == ["starting", "running"])
+    await asyncio.sleep(3.0)
+    assert house.runtime.processes[RUN].alive
+
+
+async def test_told_to_leave_it_reports_the_ends_ships_the_logs_and_returns(house: House) -> None:
+    house.control.start()
+    await until(lambda: house.control.states() == ["starting", "running"])
+    house.runtime.write(RUN, b"z" * 1_000_000)
+    house.control.send(wire.Leave(reason="drained"))
+    end = await asyncio.wait_for(house.task, 10)
+    assert getattr(end, "reason", "") == "TOLD_TO_LEAVE"
+    assert house.control.states()[-1] == "exited"
+    assert len(house.control.stored["out"]) == 1_000_000
+
+
+async def test_a_final_refusal_ends_the_agent_and_what_it_ran(house: House) -> None:
+    house.control.start()
+    await until(lambda: house.control.states() == ["starting", "running"])
+    house.control.refuse = wire.Refuse(code="GONE", message="removed", final=True)
+    house.network.reset(ME)
+    end = await asyncio.wait_for(house.task, 10)
+    assert getattr(end, "reason", "") == "GONE"
+    assert not house.runtime.processes[RUN].alive
+
+
+async def test_stop_leaves_the_runs(house: House) -> None:
+    house.control.start()
+    await until(lambda: house.control.states() == ["starting", "running"])
+    await house.shell.stop()
+    assert getattr(house.task.result(), "reason", "") == STOPPED
+    assert house.runtime.processes[RUN].alive
+
+
+class Soon:
+    """A notice that is there at once."""
+
+    def check(self) -> tuple[float, str] | None:
+        return 30.0, "spot"
+
+
+async def test_a_notice_is_passed_on() -> None:
+    house = House()
+    house.begin(notices=Soon())
+    await until(lambda: house.control.others)
+    notice = house.control.others[0]
+    assert isinstance(notice, wire.Notice)
+    assert 25.0 < notice.in_s <= 30.0
+    await house.shell.stop()
+
+
+class Renewal:
+    """A certificate that is always due until it is renewed."""
+
+    def __init__(self) -> None:
+        self.installed = ""
+
+    def due_in(self) -> float:
+        return 3600.0 if self.installed else -1.0
+
+    async def request(self) -> str:
+        return "CSR"
+
+    def install(self, certificate: str) -> None:
+        self.installed = certificate
+
+
+async def test_the_certificate_is_renewed_when_due() -> None:
+    house = House()
+    renewal = Renewal()
+    house.begin(renewal=renewal)
+    await until(lambda: wire.Renew(csr="CSR") in house.control.others)
+    house.control.send(wire.Certificate(certificate="NEW"))
+    await until(lambda: renewal.installed == "NEW")
+    await house.shell.stop()
+
+
+class Echo(asyncio.Protocol):
+    """An app that sends everything back and ends when its user does."""
+
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def eof_received(self) -> bool:
+        self.transport.write(b"<end>")
+        return False
+
+
+class User(asyncio.Protocol):
+    """The control plane's end of a stream."""
+
+    def __init__(self) -> None:
+        self.got = b""
+        self.eof = False
+        self.lost: Exception | str | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self.got += data
+
+    def eof_received(self) -> bool:
+        self.eof = True
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = exc or "closed"
+
+
+async def test_a_stream_reaches_the_app_both_ways_with_half_close(house: House) -> None:
+    house.runtime.apps[8080] = Echo
+    house.control.start(apps={"web": 8080})
+    await until(lambda: house.control.states() == ["starting", "running"])
+    user = User()
+    assert house.control.link is not None
+    stream = house.control.link.open_stream(wire.OpenStream(run=RUN, app="web"), user)
+    stream.write(b"x" * 1_000_000)
+    await until(lambda: len(user.got) == 1_000_000)
+    stream.write_eof()
+    await until(lambda: user.lost)
+    assert user.got.endswith(b"x<end>")
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        wire.OpenStream(run=RUN, port=9),
+        wire.OpenStream(run=RUN, app="none"),
+        wire.OpenStream(run=RUN),
+        wire.OpenStream(run="s-other00000.1.0", port=8080),
+    ],
+)
+async def test_a_stream_to_anything_else_is_refused(house: House, opening: wire.OpenStream) -> None:
+    house.runtime.apps[8080] = Echo
+    house.control.start(apps={"web": 8080})
+    await until(lambda: house.control.states() == ["starting", "running"])
+    user = User()
+    assert house.control.link is not None
+    house.control.link.open_stream(opening, user)
+    await until(lambda: user.lost)
+    assert isinstance(user.lost, StreamReset)
+    assert user.got == b""
+
+
+async def test_exited_runs_of_the_journal_are_told_with_their_logs() -> None:
+    house = House()
+    house.journal.put(Entry(run=RUN, epoch=1, exited=True, exit_code=3, out=5))
+    house.begin()
+    await house.registered()
+    assert house.control.hellos[0].runs[0].exit_code == 3
+    await house.shell.stop()
