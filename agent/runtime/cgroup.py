@@ -81,10 +81,12 @@ class Fence:
         return False
 
     def remove(self) -> bool:
-        """Remove the cgroups; say whether all are gone."""
+        """Remove the cgroups; say whether all are gone. The last run's removal takes the agent's own along."""
         for path in self.paths:
             with contextlib.suppress(OSError):
                 path.rmdir()
+                path.parent.rmdir()
+                path.parent.parent.rmdir()
         return not any(path.exists() for path in self.paths)
 
 
@@ -116,7 +118,10 @@ class Fences:
         elif not (self._root / kind).is_dir():
             raise _Unlimited("this machine has no such cgroup controller")
         folder = base / self._name / run
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:  # another agent of this machine has just removed the folder above
+            folder.mkdir(parents=True, exist_ok=True)
         if version2 and kind not in (folder / "cgroup.controllers").read_text().split():
             raise _Unlimited("the cgroup controller is not available")
         return folder

@@ -16,6 +16,7 @@ import sys
 KILL = 9
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 _SUBREAPER = 36
+_EXIT_WIDTH = 4
 
 
 def start_time(pid: int | str) -> str:
@@ -69,6 +70,7 @@ def main(directory: str) -> None:
     os.setsid()
     _become_subreaper()
     argv = _read(directory, "argv").split("\0")
+    ending = _reserve(directory)
     inside, entered = os.pipe()
     main_pid = os.fork()
     if main_pid == 0:
@@ -84,7 +86,7 @@ def main(directory: str) -> None:
     _write(directory, "pid", identity)
     code = _wait(main_pid)
     _end_leftovers(me)
-    _write(directory, "exit", str(code))
+    _put_exit(directory, ending, code)
 
 
 def _become(entered: int, argv: list[str], cwd: str, joins: list[str]) -> None:
@@ -149,13 +151,26 @@ def _read(directory: str, name: str) -> str:
 
 
 def _write(directory: str, name: str, text: str) -> None:
-    """Write a file whole or not at all; durable on return."""
+    """Write a file whole or not at all."""
     fresh = f"{directory}/{name}.new"
     with open(fresh, "w") as file:  # noqa: PTH123
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
     os.rename(fresh, f"{directory}/{name}")  # noqa: PTH104
+
+
+def _reserve(directory: str) -> int:
+    """Take the space for the exit code now: the disk may be full when the run ends."""
+    descriptor = os.open(f"{directory}/exit.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.write(descriptor, b" " * _EXIT_WIDTH)
+    os.fsync(descriptor)
+    return descriptor
+
+
+def _put_exit(directory: str, descriptor: int, code: int) -> None:
+    """Write the exit code down; durable on return."""
+    os.pwrite(descriptor, str(code).ljust(_EXIT_WIDTH).encode(), 0)
+    os.fsync(descriptor)
+    os.rename(f"{directory}/exit.new", f"{directory}/exit")  # noqa: PTH104
 
 
 if __name__ == "__main__":

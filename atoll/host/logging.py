@@ -19,7 +19,10 @@ def configure(level: str = "info", json: bool = False) -> None:
     number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
     colors = sys.stderr.isatty()
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=colors)
+        structlog.processors.JSONRenderer()
+        if json
+        # Plain tracebacks: the pretty ones print local variables, and those may hold secrets.
+        else structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
     )
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,

@@ -17,6 +17,7 @@ from providers.sim.cloud import Boot
 from providers.sim.processes import alive, end_folder
 
 _CONSOLE_BYTES = 64 * 1024
+_LAST = {MachineState.STOPPED: MachineState.STOPPING, MachineState.ENDED: MachineState.ENDING}
 
 
 class ProcessMachines:
@@ -66,9 +67,9 @@ class ProcessMachines:
         status = folder.read(base / folder.STATUS)
         state = MachineState(str(status.get("state", MachineState.PENDING)))
         message = str(status.get("message", ""))
-        if state in (MachineState.STOPPED, MachineState.ENDED):
-            return state, message
-        if running:
+        if running and state in _LAST:  # its process is about to go: it holds the folder until then
+            return _LAST[state], message
+        if running or state in _LAST:
             return state, message
         return (MachineState.ENDED, "its process was killed") if known else None
 

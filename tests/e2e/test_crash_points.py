@@ -56,15 +56,15 @@ class Crashing:
 
     def start(self, point: str = "") -> "subprocess.Popen[bytes]":
         """Start the control plane process itself, so that its death is seen at once."""
-        log = (self._folder / "control.log").open("ab")
         self.at.home.mkdir(exist_ok=True)
-        return subprocess.Popen(
-            [sys.executable, "-m", "federation", "--home", str(self.at.home)],
-            env={**self.at.environment, "ATOLL_CRASH_AT": point},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+        with (self._folder / "control.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "federation", "--home", str(self.at.home)],
+                env={**self.at.environment, "ATOLL_CRASH_AT": point},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
 
     def client(self) -> Client:
         known = profile.load(self.at.home / "client.json")
@@ -87,16 +87,16 @@ class Crashing:
             self.ask(lambda c: c.status(), process)
             settings = {"boot_s": 0.1, "shapes": [{"name": "tiny", "cpu": 1, "memory": "1GiB", "price": 0.02}]}
             client = self.client()
-            client.apply(document.provider({"name": "sim", "kind": "sim", "settings": settings}))
+            client.apply(document.provider({"name": "sim", "type": "sim", "settings": settings}))
             group = {
                 "name": "burst",
                 "site": "far",
-                "kind": "elastic",
+                "kind": "group",
                 "provider": "sim",
                 "size": {"max": 2},
-                "pools": {"cold": self._cold},
-                "scale_down": {"idle_s": 0.3, "cooldown_s": 0.1},
-                "boot_s": 8,
+                "pools": {"cold": {"count": self._cold}},
+                "scale_down": {"idle": 0.3, "cooldown": 0.1},
+                "boot": 8,
             }
             client.apply(document.group(group))
         finally:

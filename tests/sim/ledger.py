@@ -1,7 +1,6 @@
 """What truly happened, written down by the simulated machines themselves: the checkers' ground truth."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from atoll.ids import split_run_id
@@ -32,8 +31,6 @@ class Ledger:
     trace: list[str] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
-    unattended: Callable[[str], bool] = lambda _machine: False
-    """Says whether a machine has no agent that has settled: nobody there can keep a lease."""
 
     def note(self, at: float, text: str) -> None:
         """Add a line to the trace."""
@@ -46,11 +43,7 @@ class Ledger:
         self.trace.append(line)
 
     def began(self, life: Life) -> None:
-        """A process tree came to be; a run or a session's member that has one already is a violation (I8).
-
-        The agent is who keeps a lease: while its process is dead, and until the next one has adopted its
-        runs, nobody does. That known gap is counted, not excused in silence.
-        """
+        """A process tree came to be; a run or a session's member that has one already is a violation (I8)."""
         self.note(life.began, f"began {life.run} on {life.machine}")
         session, _, rank = split_run_id(life.run)
         for other in self.lives:
@@ -58,10 +51,7 @@ class Ledger:
             if other.run == life.run:
                 self.violated(life.began, "I14", f"run {life.run} was started twice")
             elif (same[0], same[2]) == (session, rank) and other.ended is None:
-                if False and self.unattended(other.machine):
-                    self.faults["lease without a holder"] += 1
-                else:
-                    self.violated(life.began, "I8", f"{life.run} began while {other.run} runs on {other.machine}")
+                self.violated(life.began, "I8", f"{life.run} began while {other.run} runs on {other.machine}")
         self.lives.append(life)
 
     def ended(self, life: Life, at: float, code: int | None) -> None:

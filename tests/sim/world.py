@@ -24,7 +24,7 @@ from tests.fakes.store import MemoryLogs, MemoryStore
 from tests.sim.agents import agent_process
 from tests.sim.clocks import SimChance, SimClock
 from tests.sim.hosted import Hosted
-from tests.sim.ledger import Ledger
+from tests.sim.ledger import Ledger, Life
 from tests.sim.loop import BEGIN, Crash, Host, SimLoop
 from tests.sim.machines import MemoryInventory, VirtualMachine, VirtualMachines
 from tests.sim.scenario import CHAOS_S, Scenario
@@ -34,8 +34,6 @@ from tunnel.memory import MemoryNetwork
 Answer = TypeVar("Answer")
 CAP = 3
 BOOT_DEADLINE_S = 90.0
-ADOPTED_S = 10.0
-"""A new agent process has taken over its machine's runs after this."""
 SETTLED_S = 3600.0
 """After the chaos, everything must have come right within this."""
 
@@ -61,7 +59,7 @@ class World:
         self.scenario = scenario
         self.random = random.Random(f"world {seed}")
         self.host = Host(loop, "world")
-        self.ledger = Ledger(unattended=self._unattended)
+        self.ledger = Ledger()
         self.network = MemoryNetwork(latency=lambda: self.random.uniform(0.0005, 0.08))
         self.clock = SimClock(loop)
         self.store = MemoryStore()
@@ -212,10 +210,6 @@ class World:
         made = [machine for hall in self.halls.values() for machine in hall.machines.values()]
         return [self.local, *made] if self.local else made
 
-    def _unattended(self, name: str) -> bool:
-        machine = next(machine for machine in self.machines if machine.name == name)
-        return not machine.up or self.loop.true_time - machine.agent_up_at < ADOPTED_S
-
     def known_runs(self, machine: VirtualMachine) -> set[str]:
         """Return the runs that the agent on a machine counts as live."""
         return set(machine.shell.core.live) if machine.shell else set()
@@ -240,6 +234,7 @@ class World:
         for inventory in self.inventories.values():
             inventory.rules = ()
         await self._until(self._all_ended, "every session ends")
+        await self._until(self._logs_are_in, "all output arrives")
         await self._until(lambda: self.live_instances() == 0, "every instance ends")
         await self._until(self._all_gone, "every instance row is settled")
         self.done = True
@@ -341,6 +336,16 @@ class World:
     def _all_ended(self) -> bool:
         rows = self.store.rows(Session)
         return len(rows) >= len(self.scenario.orders) and all(row.state in ENDED for row in rows)
+
+    def owes_logs(self, life: Life) -> bool:
+        """Say whether all that a run printed must be stored: it ended by itself, on a machine nobody took away."""
+        machine = next(machine for machine in self.machines if machine.name == life.machine)
+        return life.code is not None and machine.notice is None
+
+    def _logs_are_in(self) -> bool:
+        kept = self.logs._kept
+        lives = [life for life in self.ledger.lives if self.owes_logs(life)]
+        return all(len(kept.get((life.run, "out"), b"")) >= len(life.out) for life in lives)
 
     def _all_gone(self) -> bool:
         return all(row.state is InstanceState.GONE for row in self.store.rows(Instance))

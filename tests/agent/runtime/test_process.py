@@ -227,6 +227,25 @@ async def test_freed_output_keeps_its_offsets_and_gives_its_space_back(rig: Rig)
     assert rig.again().runtime.log_base(RUN, "out") == 900_000 // 4096 * 4096
 
 
+async def test_a_full_disk_costs_no_exit_code(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], capture_output=True).returncode:
+        pytest.skip("needs root: mounts a small file system")
+    try:
+        rig = Rig(disk / "sessions")
+        rig.start("sh", "-c", "head -c 1000000 /dev/zero; echo full >&2; exit 6")
+        exited = await rig.watcher.exited()
+        assert exited.exit_code == 6
+        assert exited.out > 0
+        assert not (disk / "more").exists()
+        with pytest.raises(OSError, match="No space left"):
+            (disk / "more").write_bytes(b"x" * 100_000)
+        rig.runtime.close()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 async def test_forget_removes_the_folder(rig: Rig) -> None:
     rig.start("true")
     await rig.watcher.exited()
