@@ -27,6 +27,7 @@ def join(args: argparse.Namespace) -> int:
     """
     from agent import joining
     from agent.probe.all import facts
+    from tunnel.identity import AgentIdentity
     from tunnel.jointoken import JoinToken
 
     text = getattr(args, "token", None) or os.environ.get("ATOLL_JOIN_TOKEN", "")
@@ -35,6 +36,9 @@ def join(args: argparse.Namespace) -> int:
     token = JoinToken.parse(text)
     home = AgentHome(args.home)
     home.prepare()
+    if home.joined and args.foreground and AgentIdentity(home.path).url == args.url.rstrip("/"):
+        # A launched machine runs its boot script at each boot: it has joined at the first.
+        os.execv(sys.executable, [sys.executable, "-m", "agent", "run", "--home", str(home.path)])
     if home.joined:
         raise Conflict(
             f"this machine is an agent already, with its home in {home.path}",

@@ -89,6 +89,7 @@ class Core:
         self.cordoned = False
         self.cordon_epoch = 0
         self.leaving: events.Exit | None = None
+        self._farewell = False
         self.contact: float | None = None
         self._began: float | None = None
         self._idle_since = 0.0
@@ -198,8 +199,7 @@ class Core:
         self._send_notice(now)
 
     def _leave_asked(self, event: events.LeaveAsked, now: float) -> None:
-        self._do(events.Send(wire.Leave(reason=event.reason)))
-        self._leave(events.Exit("LEFT", event.reason), now)
+        self._leave(events.Exit("LEFT", event.reason), now, farewell=True)
 
     def _tick(self, _event: events.Tick, now: float) -> None:
         """Deadlines are looked at after every event."""
@@ -224,8 +224,6 @@ class Core:
         for state in self.runs.values():
             self._report(state)
         self._send_notice(now)
-        if self.leaving is not None:
-            self._do(events.Send(wire.Leave(reason=self.leaving.message)))
 
     def _start(self, message: wire.Start, now: float) -> None:
         known = self.runs.get(message.run)
@@ -330,11 +328,14 @@ class Core:
         if not self.live:
             self._idle_since = now
 
-    def _leave(self, end: events.Exit, now: float) -> None:
+    def _leave(self, end: events.Exit, now: float, *, farewell: bool = False) -> None:
+        """Stop all runs, then exit; with `farewell` the control plane is told so, once nothing runs any more (I8)."""
         if self.leaving is None:
             self.leaving = end
+            self._farewell = farewell
             for run in self.runs.values():
                 if run.live:
+                    self._end(run, Reason.AGENT_GONE, end.message, now)
                     self._terminate(run, now + min(run.entry.grace, LEAVE_GRACE_S))
 
     def _forget(self, runs: list[str]) -> None:
@@ -387,8 +388,7 @@ class Core:
             for time, reason in self._ends_of_machine():
                 if now >= time:
                     message = f"this machine ends itself: {_MACHINE_ENDS[reason]}"
-                    self._do(events.Send(wire.Leave(reason=message)))
-                    self._leave(events.Exit(reason, message, poweroff=True), now)
+                    self._leave(events.Exit(reason, message, poweroff=True), now, farewell=True)
                     return
 
     def _look_at_lease(self, run: Run, now: float) -> None:
@@ -401,6 +401,8 @@ class Core:
     def _end_when_empty(self) -> None:
         if self.leaving is not None and not self.live and not self._exited:
             self._exited = True
+            if self._farewell:
+                self._do(events.Send(wire.Leave(reason=self.leaving.message)))
             self._do(self.leaving)
 
     # Small parts.

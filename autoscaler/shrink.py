@@ -7,7 +7,7 @@ acknowledged the drain with its session list and is still empty (I4).
 from atoll.group import GroupKind
 from atoll.plan import Action, Note, Step
 from atoll.states import AgentState, Reason
-from autoscaler.fleet import Fleet, Machine
+from autoscaler.fleet import Fleet, Machine, Standing
 from autoscaler.pools import hot_fits, staying
 from autoscaler.view import AgentView, GroupView
 
@@ -23,7 +23,10 @@ class Shrink:
         self._grows = grows
         self._used = {m.agent.id for m in fleet.machines if m.agent is not None and m.wanted}
         self._staying = staying(fleet, view.group.name)
-        self._cold = len(view.cold)
+        self._cold = len(view.cold) + view.stopping
+        self._spare = [
+            m for m in fleet.machines if m.standing is Standing.COLD and m.group is view.group and not m.wanted
+        ]
         self.steps: list[Step] = []
         self.notes: list[Note] = []
 
@@ -38,6 +41,23 @@ class Shrink:
                 self._end(agent)
             elif agent.state is AgentState.READY:
                 self._drain(agent)
+        self._thin_cold()
+
+    def _thin_cold(self) -> None:
+        """End stopped machines beyond the cold pool's count, the dearest first."""
+        excess = self._cold - self._group.pools.cold
+        if not self._view.settled:
+            return
+        for machine in sorted(self._spare, key=lambda m: (-(m.shape.price or 0), m.instance))[: max(0, excess)]:
+            self.steps.append(
+                Step(
+                    action=Action.TERMINATE,
+                    group=self._group.name,
+                    reason=Reason.COLD_POOL,
+                    message=f"the cold pool keeps {self._group.pools.cold}",
+                    instance=machine.instance,
+                )
+            )
 
     def _drain(self, agent: AgentView) -> None:
         if agent.notice:

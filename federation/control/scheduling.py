@@ -174,6 +174,8 @@ class Scheduling:
             return await self._intend(change, step)
         if step.action is Action.START:
             return await self._move(change, step, (_I.STOPPED,), _I.STARTING)
+        if step.action is Action.TERMINATE and not step.agent:
+            return await self._move(change, step, (_I.STOPPED,), _I.ENDING)
         agent = await change.tx.get(Agent, step.agent)
         if agent is None or agent.epoch != step.epoch:
             return False

@@ -131,6 +131,7 @@ class Observer:
             ),
             cold=tuple(ColdView(instance=row.id, shape=row.shape) for row in mine if row.state is _I.STOPPED),
             ending=sum(row.state in ENDING for row in mine),
+            stopping=sum(row.state is _I.STOPPING for row in mine),
             shapes=tuple(self._shapes(world, group)),
             blocked=self._blocked(world, group),
             since_growth_s=now - self._grew_at.get(group.name, -1e9),

@@ -299,14 +299,17 @@ def test_the_longest_life_ends_runs_and_machine() -> None:
     story.tell(ev.Tick(), 1045.0)
     assert story.of(ev.Kill)
     story.tell(ev.RuntimeExited(RUN, 137))
-    assert [type(command) for command in story.said] == [ev.JournalPut, ev.Send, ev.Exit]
+    assert [type(command) for command in story.said] == [ev.JournalPut, ev.Send, ev.Send, ev.Exit]
+    assert story.core.runs[RUN].entry.ending == "AGENT_GONE", "the session is to run again elsewhere"
+    assert isinstance(story.said[2], ev.Send)
+    assert isinstance(story.said[2].message, wire.Leave), "told only once nothing runs any more"
 
 
 @pytest.mark.parametrize("told", [wire.Leave(reason="drained"), wire.Refuse(code="GONE", message="no", final=True)])
 def test_told_to_leave_the_agent_stops_all_and_exits_once(told: wire.FromControl) -> None:
     story = Story().link().running()
     story.hear(told)
-    assert story.said == [ev.Terminate(RUN)]
+    assert story.of(ev.Terminate) == [ev.Terminate(RUN)]
     story.start(OTHER)
     assert not story.of(ev.Spawn)
     story.tell(ev.RuntimeExited(RUN, 143))

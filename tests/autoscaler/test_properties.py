@@ -113,7 +113,13 @@ def test_bounds_safety_and_exact_room(world: list[GroupView], waiting: list[Dema
         if step.action is Action.LAUNCH:
             assert step.shape is not None
             assert step.shape.price
-        if step.action in {Action.TERMINATE, Action.STOP}:
+        if step.action is Action.TERMINATE and not step.agent:
+            [home] = [found for found in world if found.group.name == step.group]
+            assert step.instance in {cold.instance for cold in home.cold}
+            assert step.instance not in {instance for _, instance in made.awaits}
+            assert len(home.cold) + home.stopping > home.group.pools.cold
+            assert home.settled
+        elif step.action in {Action.TERMINATE, Action.STOP}:
             one, found = known[step.agent]
             assert not one.sessions
             assert not one.protected
