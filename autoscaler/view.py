@@ -58,9 +58,10 @@ class GroupView:
     """One group as it is now.
 
     `pending` is in the order of its launches. `ending` counts instances on their way out: they count
-    against `size.max` until seen gone; `stopping` are those of them that will be cold. `blocked` maps a shape's key to why it is not asked for now.
-    `since_growth_s` is the time since the group last grew, `settled` False within the quiet time after
-    a restart, when nothing may be ended (I12). A fixed group only lends its free agents to gangs.
+    against `size.max` until seen gone; `stopping` are those of them that will be cold. `blocked` maps a
+    shape's key to why it is not asked for now. `since_growth_s` is the time since the group last grew,
+    `settled` False within the quiet time after a restart, when nothing may be ended (I12). A fixed group
+    only lends its free agents to gangs.
     """
 
     group: Group

@@ -48,6 +48,10 @@ class Transaction(Protocol):
         """
         ...
 
+    async def tally(self, kind: type[Row], column: str) -> dict[str, int]:
+        """Return how many rows there are for each value of an indexed column that holds one value."""
+        ...
+
     async def insert(self, row: R) -> R:
         """Add a row and return it with `version` 1; raise `Conflict` when its key exists."""
         ...

@@ -166,14 +166,11 @@ class Control:
     async def status(self) -> Status:
         """Return the installation in one look."""
         async with self.store.transaction() as tx:
-            sessions = await tx.find(Session)
+            counts = await tx.tally(Session, "state")
+            waiting = await tx.find(Session, state=sorted(WAITING))
             agents = await tx.find(Agent, state=list(KEPT))
             instances = await tx.find(Instance, state=[str(s) for s in InstanceState if s is not InstanceState.GONE])
-        counts: dict[str, int] = {}
-        for row in sessions:
-            counts[row.state] = counts.get(row.state, 0) + 1
-        waiting = sorted((row for row in sessions if row.state in WAITING), key=lambda row: row.queued_at)
-        oldest = waiting[0] if waiting else None
+        oldest = min(waiting, key=lambda row: row.queued_at, default=None)
         return Status(
             installation=self.installation,
             version=__version__,

@@ -63,6 +63,13 @@ class SqlTransaction:
         order = (table.c.created.desc(), table.c.key.desc()) if newest else (table.c.created, table.c.key)
         return await self._rows(kind, query.order_by(*order).limit(limit or None))
 
+    async def tally(self, kind: type[Row], column: str) -> dict[str, int]:
+        """Return how many rows there are for each value of an indexed column."""
+        KINDS[kind].check({column: ""})
+        value = ROWS[kind].c[column]
+        counted = select(value.label("value"), func.count().label("rows")).group_by(value).order_by(value)
+        return {str(record.value): int(record.rows) for record in await self._run(counted)}
+
     async def insert(self, row: R) -> R:
         """Add a row and return it with `version` 1; raise `Conflict` when its key exists."""
         kind = KINDS[type(row)]

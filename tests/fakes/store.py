@@ -1,6 +1,7 @@
 """A store and log store in memory: deterministic, without threads, with hooks for crashes and faults."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -154,6 +155,12 @@ class MemoryTransaction:
         if newest:
             found.reverse()
         return cast("list[R]", [rows[key] for key in (found[:limit] if limit else found)])
+
+    async def tally(self, kind: type[Row], column: str) -> dict[str, int]:
+        """Return how many rows there are for each value of an indexed column."""
+        KINDS[kind].check({column: ""})
+        counts = Counter(KINDS[kind].values_of(row)[column] for row in await self.find(kind))  # type: ignore[type-var]
+        return dict(sorted(counts.items()))
 
     async def insert(self, row: R) -> R:
         """Add a row and return it with version 1; raise `Conflict` when its key exists."""

@@ -411,3 +411,13 @@ async def test_states_are_indexed_as_they_change(store: Store) -> None:
         await tx.update(replace(row, state=SessionState.STARTING))
         assert await tx.find(Session, state=SessionState.QUEUED) == []
         assert len(await tx.find(Session, state=[SessionState.STARTING, SessionState.RUNNING])) == 1
+
+
+async def test_tally_counts_rows_by_an_indexed_column(store: Store) -> None:
+    async with store.transaction() as tx:
+        assert await tx.tally(Session, "state") == {}
+        for name, state in (("a", "queued"), ("b", "queued"), ("c", "running")):
+            await tx.insert(session(f"s-{name}", state=SessionState(state)))
+        assert await tx.tally(Session, "state") == {"queued": 2, "running": 1}
+        with pytest.raises(ValueError, match="colour"):
+            await tx.tally(Session, "colour")
