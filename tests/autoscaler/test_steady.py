@@ -53,6 +53,15 @@ def without_notices(found: GroupView) -> GroupView:
     return dataclasses.replace(found, agents=tuple(calm))
 
 
+def crammed(world: list[GroupView]) -> set[str]:
+    """Return the groups at their size.max whose hot pool may still want another machine: a drain makes room for it."""
+    return {
+        found.group.name
+        for found in world
+        if found.group.pools.hot_count and len(found.agents) + len(found.pending) + found.ending >= found.group.size.max
+    }
+
+
 @settings(max_examples=200, deadline=None)
 @given(WORLDS)
 def test_no_growth_after_a_drain_and_every_world_comes_to_rest(world: list[GroupView]) -> None:
@@ -67,7 +76,7 @@ def test_no_growth_after_a_drain_and_every_world_comes_to_rest(world: list[Group
             steps=tuple(dataclasses.replace(s, instance=names.get(s.instance, s.instance)) for s in made.steps),
         )
         for step in made.steps:
-            if step.action is Action.DRAIN:
+            if step.action is Action.DRAIN and step.group not in crammed(world):
                 shrunk.add(step.group)
             if step.action in {Action.LAUNCH, Action.START, Action.UNDRAIN}:
                 assert step.group not in shrunk, f"round {number}: {step.action} after a drain"

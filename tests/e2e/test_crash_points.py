@@ -5,12 +5,16 @@ work that leads there, and must die there; the next life goes on from what is st
 session has run to its end once, no machine is left, and no intent ever had two machines.
 """
 
+import asyncio
+import contextlib
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +22,17 @@ import pytest
 
 from atoll import document
 from atoll.client import Client, profile
+from atoll.client.views import SessionView
 from atoll.errors import AtollError
+from atoll.group import Provider
+from atoll.host.system import SystemClock
+from providers.port import Intent
+from providers.registry import DriverContext, make
 from providers.sim.files import set_faults
-from tests.e2e.installation import ENDED, Installation
+from tests.e2e.installation import ENDED, ROOT, Installation
+from tests.e2e.processes import of_home
 from tests.e2e.waiting import until
+from tests.fakes.launch import Launcher
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -34,6 +45,10 @@ TIMES = {
     "SETTLE_S": 1.0,
     "BACKOFF_S": 0.5,
     "BACKOFF_MAX_S": 1.0,
+}
+SETTINGS: dict[str, object] = {
+    "boot_s": 0.1,
+    "shapes": [{"name": "tiny", "cpu": 1, "memory": "1GiB", "price": 0.02}],
 }
 LAUNCH = [
     ["control.start", "session.submit", "plan.adopt", "launch.token", "launch.create"],
@@ -51,9 +66,11 @@ class Crashing:
         env = {f"ATOLL_TIMES__{key}": str(value) for key, value in TIMES.items()}
         self.at = Installation(folder, env=env)
         self._folder = folder
+        self.ends = {"succeeded"}
+        self.launcher = Launcher()
         self._cold = cold
         self._number = 0
-        self.keys: list[str] = []
+        self.specs: dict[str, dict[str, Any]] = {}
 
     def start(self, point: str = "") -> "subprocess.Popen[bytes]":
         """Start the control plane process itself, so that its death is seen at once."""
@@ -86,9 +103,8 @@ class Crashing:
         process = self.start()
         try:
             self.ask(lambda c: c.status(), process)
-            settings = {"boot_s": 0.1, "shapes": [{"name": "tiny", "cpu": 1, "memory": "1GiB", "price": 0.02}]}
             client = self.client()
-            client.apply(document.provider({"name": "sim", "type": "sim", "settings": settings}))
+            client.apply(document.provider({"name": "sim", "type": "sim", "settings": SETTINGS}))
             group = {
                 "name": "burst",
                 "site": "far",
@@ -104,29 +120,40 @@ class Crashing:
             process.send_signal(signal.SIGTERM)
             process.wait(20)
 
-    def submit(self, process: "subprocess.Popen[bytes]") -> None:
+    def submit(self, process: "subprocess.Popen[bytes]", seconds: float = 0.2, **more: Any) -> str:
         """Queue one session; the same key is used again in the next life when no answer came."""
         self._number += 1
         key = f"work-{self._number}"
-        self.keys.append(key)
-        self._post(key, process)
-
-    def _post(self, key: str, process: "subprocess.Popen[bytes]") -> None:
-        spec = {
+        self.specs[key] = {
             "name": key,
-            "command": ["sh", "-c", f'echo "$ATOLL_ATTEMPT" >> {self.marks / key}; sleep 0.2'],
+            "command": ["sh", "-c", f'echo "$ATOLL_ATTEMPT" >> {self.marks / key}; sleep {seconds}'],
             "resources": {"cpu": 1, "memory": "64MiB"},
             "retry": {"max": 20},
+            **more,
         }
-        self.ask(lambda c: c.submit(spec, key=key), process)
+        self._post(key, process)
+        return key
 
-    def crash(self, point: str) -> None:
+    def _post(self, key: str, process: "subprocess.Popen[bytes]") -> None:
+        self.ask(lambda c: c.submit(self.specs[key], key=key), process)
+
+    def running(self, process: "subprocess.Popen[bytes]", key: str) -> SessionView | None:
+        """Wait until a session runs; None when the control plane died before."""
+        deadline = time.monotonic() + 30.0
+        while process.poll() is None and time.monotonic() < deadline:
+            found: SessionView | None = self.ask(lambda c: c.session(key), process)
+            if found and found.state == "running":
+                return found
+            time.sleep(0.1)
+        return None
+
+    def crash(self, point: str, work: "Work | None" = None) -> None:
         """One life: start, work, die at `point`."""
         process = self.start(point)
         try:
-            for key in self.keys:
+            for key in self.specs:
                 self._post(key, process)
-            self.submit(process)
+            (work or Crashing.submit)(self, process)
             process.wait(40)
         except subprocess.TimeoutExpired:
             process.kill()
@@ -137,25 +164,36 @@ class Crashing:
         """The last life: everything comes to its end and nothing is left."""
         process = self.start()
         try:
-            for key in self.keys:
+            self.ask(lambda c: c.status(), process)
+            for key in self.specs:
                 self._post(key, process)
 
             def all_done() -> bool:
                 rows = self.client().sessions()
-                return len(rows) == len(self.keys) and all(row.state in ENDED for row in rows)
+                return len(rows) == len(self.specs) and all(row.state in ENDED for row in rows)
 
             until(all_done, "all sessions ended", within=90, story=self.tail)
             rows = self.client().sessions()
-            assert {row.state for row in rows} == {"succeeded"}, [(r.name, r.state, r.message) for r in rows]
+            ends = [(row.name, row.state, row.message) for row in rows if row.state not in self.ends]
+            assert not ends, f"{ends}\n{self.tail()}"
             until(lambda: len(self.live()) <= self._cold, "machines gone", within=60, story=self.tail)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(20)
-        for row in rows:
-            attempts = (self.marks / row.name).read_text().split()
-            assert len(attempts) == len(set(attempts)), f"{row.name} ran twice in one attempt: {attempts}"
+            self.launcher.close()
+        for mark in self.marks.iterdir():
+            attempts = mark.read_text().split()
+            assert len(attempts) == len(set(attempts)), f"{mark.name} ran twice in one attempt: {attempts}"
         intents = [machine["intent"] for machine in self.inventory()["machines"].values()]
         assert len(intents) == len(set(intents)), "an intent had two machines"
+
+    def context(self) -> DriverContext:
+        """Return what the control plane's drivers stand on, for acting beside it."""
+        return DriverContext(directory=self.at.home / "providers", launch=self.launcher, clock=SystemClock())
+
+    def agents(self) -> list[int]:
+        """Return the pids of the agents on pretend machines."""
+        return [p for p in of_home(self.at.home) if b"agent\0run" in Path(f"/proc/{p}/cmdline").read_bytes()]
 
     def inventory(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.at.home / "providers" / "sim" / "inventory.json").read_text())
@@ -169,16 +207,28 @@ class Crashing:
         return "\n".join([f"live: {self.live()}", *lines])
 
 
-def sweep(folder: Path, steps: Sequence[str], *, cold: int = 0, faults: dict[str, object] | None = None) -> None:
-    """Crash before and after each of `steps`, then see that all is well."""
+Work = Callable[[Crashing, "subprocess.Popen[bytes]"], Any]
+
+
+def sweep(
+    folder: Path,
+    steps: Sequence[str],
+    *,
+    cold: int = 0,
+    faults: Mapping[str, Mapping[str, object]] | None = None,
+    work: Work | None = None,
+    ends: Sequence[str] = (),
+) -> None:
+    """Crash before and after each of `steps`, reached through `work`, then see that all is well."""
     crashing = Crashing(folder, cold=cold)
+    crashing.ends.update(ends)
     with crashing.at:
         crashing.prepare()
         for number, point in enumerate(f"{when}:{step}" for step in steps for when in ("before", "after")):
             if faults:
-                named = {kind: {**rule, "id": f"{kind}-{number}"} for kind, rule in faults.items()}  # type: ignore[dict-item]
+                named = {kind: {**rule, "id": f"{kind}-{number}"} for kind, rule in faults.items()}
                 set_faults(crashing.at.home / "providers" / "sim", named)
-            crashing.crash(point)
+            crashing.crash(point, work)
         set_faults(crashing.at.home / "providers" / "sim", {})
         crashing.finish()
 
@@ -202,3 +252,84 @@ def test_a_boot_that_never_joins(tmp_path: Path) -> None:
 
 def test_a_cold_pool(tmp_path: Path) -> None:
     sweep(tmp_path, ["cold.stop", "cold.observe", "cold.start"], cold=1)
+
+
+def test_a_create_that_is_never_answered(tmp_path: Path) -> None:
+    lost = {"lost_reply": {"after_effect": False, "times": 200}}
+    sweep(tmp_path, ["end.list"], faults=lost)
+
+
+def test_an_orphan(tmp_path: Path) -> None:
+    def work(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
+        status = at.ask(lambda c: c.status(), process)
+        if status is None:
+            return
+        sim = make(Provider(name="sim", kind="sim", settings=SETTINGS), at.context())
+        [shape] = asyncio.run(sim.shapes())
+        intent = Intent(
+            id=f"i-orphan-{time.monotonic_ns()}", owner=status.installation, shape=shape, user_data="sleep 99"
+        )
+        asyncio.run(sim.create(intent))
+
+    sweep(tmp_path, ["sweep.terminate", "sweep.record"], work=work)
+
+
+def test_sessions_that_are_stopped_or_expire(tmp_path: Path) -> None:
+    def stop(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
+        key = at.submit(process, 60)
+        if at.running(process, key):
+            at.ask(lambda c: c.stop(key), process)
+
+    def expire(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
+        at.submit(process, 60, lifetime={"max": 0.5})
+
+    (tmp_path / "stop").mkdir()
+    (tmp_path / "expire").mkdir()
+    sweep(tmp_path / "stop", ["session.stop"], work=stop, ends=["cancelled"])
+    sweep(tmp_path / "expire", ["session.expire"], work=expire, ends=["expired"])
+
+
+def test_an_agent_that_falls_silent(tmp_path: Path) -> None:
+    frozen: list[int] = []
+
+    def freeze(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
+        key = at.submit(process, 1, retry={"max": 20, "lost": True, "lease": 4})
+        if at.running(process, key):
+            frozen.extend(at.agents())
+            for pid in frozen:
+                os.kill(pid, signal.SIGSTOP)
+
+    def thaw() -> None:
+        while frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(frozen.pop(), signal.SIGCONT)
+
+    crashing = Crashing(tmp_path)
+    with crashing.at:
+        crashing.prepare()
+        for point in ("before:session.lose", "after:session.lose", "before:session.lease", "after:session.lease"):
+            crashing.crash(point, freeze)
+            thaw()
+        crashing.finish()
+
+
+def test_a_cordon(tmp_path: Path) -> None:
+    def work(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
+        row = at.running(process, at.submit(process, 2))
+        if row:
+            at.ask(lambda c: c.cordon(row.members[0].agent), process)
+            at.ask(lambda c: c.uncordon(row.members[0].agent), process)
+
+    sweep(tmp_path, ["agent.cordon", "agent.uncordon"], work=work)
+
+
+def test_every_step_is_swept() -> None:
+    """A step that is added to control must be added here: these are all that a cloud or a session hangs on."""
+    source = "\n".join(path.read_text() for path in (ROOT / "federation" / "control").glob("*.py"))
+    named = set(re.findall(r'(?:commit|steps\.run)\(\s*"([a-z]+\.[a-z]+)"', source))
+    swept = set(re.findall(r'"(?:before:|after:)?([a-z]+\.[a-z]+)"', Path(__file__).read_text()))
+    assert named - swept - ADMINISTRATION == set()
+
+
+ADMINISTRATION = {"agent.left", "agent.remove", "token.create", "token.delete"}
+"""One row changes, on one request, and no session or machine hangs on it."""

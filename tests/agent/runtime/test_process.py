@@ -17,7 +17,8 @@ from agent.runtime.process import ProcessRuntime
 from atoll.session import SessionSpec
 from atoll.slots import MIB, Slots
 
-RUN = "s-7k2m9q4x1c.1.0"
+SESSION = f"s-{os.getpid():010d}"  # its own: what is left of a run is found by its id, machine-wide
+RUN = f"{SESSION}.1.0"
 
 
 class Watcher:
@@ -110,7 +111,7 @@ async def test_output_stdin_environment_and_fresh_workdir(rig: Rig, tmp_path: Pa
     script = "cat; echo $GREETING-$ATOLL_SESSION-$ATOLL_RANK-$ATOLL_NODES; touch here; ls; echo bad >&2"
     rig.start("sh", "-c", script, stdin="from stdin\n", env={"GREETING": "hi", "ATOLL_RANK": "9"}, nodes=2)
     exited = await rig.watcher.exited()
-    assert rig.read() == "from stdin\nhi-s-7k2m9q4x1c-0-2\nhere\n"
+    assert rig.read() == f"from stdin\nhi-{SESSION}-0-2\nhere\n"
     assert rig.read("err") == "bad\n"
     assert (exited.out, exited.err) == (rig.runtime.log_size(RUN, "out"), 4)
     assert rig.watcher.sizes[RUN, "out"] == exited.out
@@ -131,7 +132,7 @@ async def test_the_environment_is_clean(rig: Rig) -> None:
 
 
 async def test_only_rank_0_gets_stdin(rig: Rig) -> None:
-    run = "s-7k2m9q4x1c.1.1"
+    run = f"{SESSION}.1.1"
     rig.start("cat", run=run, stdin="for rank 0")
     await rig.watcher.exited(run)
     assert rig.read(run=run) == ""
@@ -141,7 +142,7 @@ async def test_the_workdir_is_used_and_must_exist(rig: Rig, tmp_path: Path) -> N
     rig.start("pwd", workdir=str(tmp_path))
     await rig.watcher.exited()
     assert rig.read() == f"{tmp_path}\n"
-    run = "s-7k2m9q4x1c.1.1"
+    run = f"{SESSION}.1.1"
     rig.start("pwd", run=run, workdir=str(tmp_path / "none"))
     await rig.watcher.until(lambda: any(isinstance(e, StartFailed) for e in rig.watcher.events))
     failed = next(e for e in rig.watcher.events if isinstance(e, StartFailed))
@@ -189,7 +190,7 @@ async def test_an_app_gets_a_free_port_and_only_its_own_run_is_listened_for(rig:
         "import os, socket; s = socket.socket(); s.bind(('127.0.0.1', int(os.environ['ATOLL_APP_MY_WEB_PORT'])));"
         "s.listen(); print('up', flush=True); c, _ = s.accept(); c.sendall(b'hello'); c.close()"
     )
-    other = "s-7k2m9q4x1c.1.1"
+    other = f"{SESSION}.1.1"
     rig.start("sleep", "100", run=other)
     rig.start(sys.executable, "-c", server, apps={"my-web": 0})
     started = await rig.watcher.started()
@@ -198,7 +199,7 @@ async def test_an_app_gets_a_free_port_and_only_its_own_run_is_listened_for(rig:
     await rig.watcher.started(other)
     assert rig.runtime.listens(RUN, port)
     assert not rig.runtime.listens(other, port)
-    assert not rig.runtime.listens("s-7k2m9q4x1c.9.9", port)
+    assert not rig.runtime.listens(f"{SESSION}.9.9", port)
     with pytest.raises(ConnectionRefusedError):
         await rig.runtime.connect(other, port, asyncio.Protocol)
     got = bytearray()
