@@ -105,6 +105,7 @@ class LogPump:
                     emit(piece, data)
                     state.sent += len(data)
                     room -= len(data)
+                    self._channels[key] = self._channels.pop(key)  # the last served waits for all others next time
                 if not data or state.sent >= state.size:
                     waiting.remove(key)
         return bool(waiting)

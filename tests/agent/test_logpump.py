@@ -47,6 +47,17 @@ def test_channels_take_turns() -> None:
     assert [channel for channel, _, _ in wire.sent[:2]] == ["out", "err"]
 
 
+def test_a_flood_does_not_starve_another_channel() -> None:
+    wire = Wire(window=100)
+    wire.write("out", b"x" * 10_000)
+    wire.ship()
+    wire.write("err", b"hi")
+    for acked in (10, 20):
+        wire.pump.acked("r", "out", acked)
+        wire.ship()
+    assert ("err", 0, b"hi") in wire.sent
+
+
 def test_a_new_link_begins_at_the_last_acknowledged_byte() -> None:
     wire = Wire()
     wire.write("out", b"0123456789")
