@@ -164,7 +164,7 @@ def provider(document: Mapping[str, Any]) -> Provider:
     kind = doc.text("kind")
     driver = doc.text("type") or (kind if kind != "provider" else "")
     if not driver:
-        raise Invalid("provider.type is missing", hint="name the driver, for example `type: sim`")
+        raise doc.missing("type", "name the driver, for example `type: sim`")
     name = _name(doc, "name", "provider", required=False) or check_name(driver, "provider")
     result = Provider(name=name, kind=driver, settings=doc.mapping("settings"))
     doc.done()
@@ -220,7 +220,7 @@ def _command(doc: Fields) -> tuple[str, ...]:
     else:
         command = doc.texts("command")
     if not command or not command[0]:
-        raise Invalid("session.command is missing", hint='write it like ["python3", "train.py"] or "python3 train.py"')
+        raise doc.missing("command", 'write it like ["python3", "train.py"] or "python3 train.py"')
     if any("\0" in word for word in command):
         raise Invalid("session.command holds a NUL character", hint="no program can be given one")
     return command
@@ -236,7 +236,7 @@ def _stdin(doc: Fields) -> str:
 def _name(doc: Fields, key: str, noun: str, *, required: bool = True) -> str:
     name = doc.text(key)
     if not name and required:
-        raise Invalid(f"{doc.path}.{key} is missing", hint=f"give the {noun} a name")
+        raise doc.missing(key, f"give the {noun} a name")
     return check_name(name, noun) if name else ""
 
 

@@ -35,6 +35,13 @@ class Fields:
                     f"unknown key {key!r} in {self.path}", hint=hint(str(key), keys, f"keys here: {', '.join(keys)}")
                 )
 
+    def missing(self, key: str, advice: str) -> Invalid:
+        """Return the error for a required key that is absent; a key that looks like it is named as misspelt."""
+        for other in self._document:
+            if other not in self._known and (meant := hint(str(other), [key])):
+                return Invalid(f"unknown key {other!r} in {self.path}", hint=meant)
+        return Invalid(f"{self.path}.{key} is missing", hint=advice)
+
     def refuse(self, keys: Iterable[str], why: str, advice: str) -> None:
         """Raise `Invalid` when any of `keys` is given: it makes no sense here, and `why` says so."""
         for key in keys:

@@ -92,7 +92,7 @@ def play(*, keep: bool) -> int:
         print(paint("starting a control plane and an agent with 2 cores", "bold"), flush=True)
         began = time.monotonic()
         the_play = Play(stage.up(), begun=began)
-        perform(the_play)
+        perform(the_play, stage)
         claims += verify(the_play)
         print("\n" + final_table(the_play.client, the_play.sessions, the_play.instances))
         stage.down()
@@ -109,7 +109,7 @@ def play(*, keep: bool) -> int:
     return _curtain(stage, claims, keep=keep)
 
 
-def perform(the_play: Play) -> None:
+def perform(the_play: Play, stage: Stage) -> None:
     """The plot, from the first session until no instance is left."""
     client = the_play.client
     _set_up(client)
@@ -123,8 +123,11 @@ def perform(the_play: Play) -> None:
     )
     the_play.until(lambda: the_play.elapsed > 12, "the spot site has capacity")
     fetch(client, the_play.named("app").id, "/done")
-    print(paint("15 more come; 4 of them only want the spot site, which will be reclaimed", "bold"), flush=True)
+    print(paint("15 more come; 4 of them only want the spot site", "bold"), flush=True)
     the_play.submit(work.second_wave())
+    the_play.until(lambda: bool(_hit(the_play)), "the spot site is at work")
+    stage.reclaim("cheap", _hit(the_play), notice=2)
+    print(paint("the spot site takes a machine back that is at work, with 2 s notice", "bold"), flush=True)
     the_play.until(lambda: all(s.state in ENDED for s in the_play.sessions.values()), "all sessions end")
     print(paint("all sessions have ended; the groups scale to zero", "bold"), flush=True)
     the_play.until(lambda: all(i.state == "gone" for i in the_play.instances.values()), "all instances are gone")
@@ -137,10 +140,7 @@ def _set_up(client: Client) -> None:
     cheap = {
         "shapes": [{"name": "c2", "cpu": 2, "memory": "1GiB", "spot_price": 0.018}],
         "boot_s": 1,
-        "faults": {
-            "no_capacity": {"spot": True, "for_s": 7},
-            "reclaim": {"spot": True, "after_s": 9, "notice_s": 2, "times": 1},
-        },
+        "faults": {"no_capacity": {"spot": True, "for_s": 7}},
     }
     dear = {"shapes": [{"name": "c2", "cpu": 2, "memory": "1GiB", "price": 0.048}], "boot_s": 1}
     client.create(provider({"name": "cheap", "type": "sim", "settings": cheap}))
@@ -153,6 +153,15 @@ def _set_up(client: Client) -> None:
     client.create(
         group({"name": "on-demand", "provider": "dear", "site": "sim-dear", "spot": False, "size": {"max": 3}, **rules})
     )
+
+
+def _hit(the_play: Play) -> str:
+    """Return the provider's id of a machine on which a session runs that only wants the spot site; "" if none yet."""
+    agents = [
+        m.agent for s in the_play.sessions.values() if s.name[:2] == "c-" and s.state == "running" for m in s.members
+    ]
+    machines = (i.provider_id for i in the_play.instances.values() if i.agent in agents and i.state == "joined")
+    return next(machines, "")
 
 
 def fetch(client: Client, session: str, path: str) -> str:

@@ -57,6 +57,14 @@ class Stage:
         """Stop everything."""
         self._atoll("down")
 
+    def reclaim(self, provider: str, machine: str, *, notice: float) -> None:
+        """Take a machine back, as the cloud's operator; raise `Refused` with what the pretend cloud said."""
+        folder = self.home / "providers" / provider
+        argv = [sys.executable, "-m", "providers.sim", str(folder), "reclaim", machine, "--notice", str(notice)]
+        done = subprocess.run(argv, env=self._environ, capture_output=True, text=True, timeout=30, check=False)
+        if done.returncode:
+            raise Refused(f"the machine could not be reclaimed: {done.stderr.strip()[-300:]}")
+
     def processes(self) -> list[int]:
         """Return the ids of all processes that were started under this home, ours excepted."""
         return sorted(_under(self.home, os.getpid()))

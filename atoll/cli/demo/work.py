@@ -226,7 +226,7 @@ def first_wave() -> list[Work]:
 
 def second_wave() -> list[Work]:
     """Return what comes once the spot site has capacity; some of it only runs there, and is hit by the reclaim."""
-    spot = [batch("c", number, 9.0, placement={"groups": ["spot"]}) for number in range(4)]
+    spot = [batch("c", number, 10.0, placement={"groups": ["spot"]}) for number in range(4)]
     return spot + [batch("b", number, 4.0) for number in range(11)]
 
 
