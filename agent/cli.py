@@ -105,6 +105,14 @@ def csr(args: argparse.Namespace) -> int:
     return 0
 
 
+def renew(args: argparse.Namespace) -> int:
+    """Print a new certificate for the agent in `args.home`: used by a running agent only. Raises `AtollError`."""
+    from agent import joining
+
+    print(joining.renew(AgentHome(args.home).path), end="")
+    return 0
+
+
 def main(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; an error is one sentence and a hint."""
     args = _parser().parse_args(argv)
@@ -138,7 +146,9 @@ def _parser() -> argparse.ArgumentParser:
     running.set_defaults(call=run)
     asking = verbs.add_parser("csr")
     asking.set_defaults(call=csr)
-    for verb in (joining, leaving, running, asking):
+    waking = verbs.add_parser("renew")
+    waking.set_defaults(call=renew)
+    for verb in (joining, leaving, running, asking, waking):
         verb.add_argument("--home", type=Path, help="where it keeps its state (default $ATOLL_HOME/agent)")
     return parser
 

@@ -51,6 +51,18 @@ def join(url: str, token: JoinToken, directory: Path, *, name: str, facts: Mappi
     return Joined(identity, answer["name"], answer["site"], answer["group"])
 
 
+def renew(directory: Path) -> str:
+    """Return a new certificate (PEM) for the identity in `directory`, whose last one may have ended.
+
+    Raises `Unavailable`, or `Unauthorized` when the agent does not belong to the installation any more.
+    """
+    identity = AgentIdentity(directory)
+    last = (directory / "cert.pem").read_text()
+    request = {"certificate": last, "csr": make_key_and_csr(directory)}
+    answer = _ask(identity.url, "POST", "/v1/renew", _verified((directory / "ca.pem").read_text()), request)
+    return str(answer["certificate"])
+
+
 def _pinned_ca(url: str, token: JoinToken) -> str:
     blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     blind.check_hostname = False

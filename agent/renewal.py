@@ -26,10 +26,21 @@ class IdentityRenewal:
         half = (self._identity.issued_at + self._identity.expires_at) / 2
         return half - self._clock.now()
 
+    def ended(self) -> bool:
+        """Say whether the certificate has ended, so that no link can be made with it."""
+        return self._identity.expires_at <= self._clock.now()
+
+    async def restore(self) -> None:
+        """Get a new certificate with the key alone, after the last one has ended. Raises `OSError`."""
+        self.install(await self._ask("renew"))
+
     async def request(self) -> str:
         """Return a certificate request (PEM). Raises `OSError`."""
+        return await self._ask("csr")
+
+    async def _ask(self, verb: str) -> str:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "agent", "csr", "--home", str(self._directory)),
+            *(sys.executable, "-m", "agent", verb, "--home", str(self._directory)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
         )
@@ -41,7 +52,7 @@ class IdentityRenewal:
             await process.wait()
             raise
         if process.returncode != 0:
-            raise OSError(f"the request's process ended with {process.returncode}")
+            raise OSError(f"`agent {verb}` ended with {process.returncode}")
         return output.decode()
 
     def install(self, certificate: str) -> None:

@@ -52,6 +52,14 @@ class Renewal(Protocol):
         """Return the seconds until half of the certificate's life is over; negative when it is."""
         ...
 
+    def ended(self) -> bool:
+        """Say whether the certificate has ended: no link can be made with it."""
+        ...
+
+    async def restore(self) -> None:
+        """Get a new one for an ended certificate. Raises `OSError`."""
+        ...
+
     async def request(self) -> str:
         """Return a certificate request (PEM). Raises `OSError`."""
         ...
@@ -335,6 +343,8 @@ class AgentShell:
             self._lost = self._loop.create_future()
             began = self._loop.time()
             try:
+                if self._renewal is not None and self._renewal.ended():
+                    await self._renewal.restore()
                 await self._dialer.dial(lambda: Link(self, side=Side.AGENT))
             except OSError as error:
                 self.dial_error = str(error) or type(error).__name__

@@ -117,6 +117,28 @@ def signed_by(certificate_pem: str, ca_pem: str, key_pem: bytes) -> bool:
     return certificate.public_key() == _load_key(key_pem).public_key()
 
 
+def agent_of(certificate_pem: str, csr_pem: str, ca_pem: str) -> str:
+    """Return the agent that a certificate names, expired or not, when the request is signed by that very key.
+
+    Raises `Invalid` when this CA did not issue the certificate, or the request is of another key.
+    """
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem.encode()))
+        request = x509.load_pem_x509_csr(csr_pem.encode())
+        same = request.is_signature_valid and request.public_key() == certificate.public_key()
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
+        raise Invalid("the certificate is not one of this installation") from None
+    agents = [uri for uri in names.get_values_for_type(x509.UniformResourceIdentifier) if uri.startswith(AGENT_URI)]
+    if not same or len(agents) != 1:
+        raise Invalid("the certificate signing request is not of the certificate's own key")
+    return agents[0].removeprefix(AGENT_URI)
+
+
 def public_key_der(key_pem: bytes) -> bytes:
     """Return the SubjectPublicKeyInfo (DER) of a private key."""
     from cryptography.hazmat.primitives import serialization

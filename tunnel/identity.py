@@ -66,6 +66,10 @@ class Authority:
         """Return a certificate (PEM) that says the request's key is this agent's; raise `Invalid` for a bad one."""
         return certificates.sign_request(csr_pem, self.ca_pem, self._ca_key, agent_id=agent_id, now=now, ttl_s=ttl_s)
 
+    def agent_of(self, certificate_pem: str, csr_pem: str) -> str:
+        """Return the agent whose certificate (expired or not) and key these are; raise `Invalid` when they are not."""
+        return certificates.agent_of(certificate_pem, csr_pem, self.ca_pem)
+
     def control_context(self) -> ssl.SSLContext:
         """For `ALPN_CONTROL`: a client certificate of this CA is required."""
         context = _server_context(*self._server, ALPN_CONTROL)

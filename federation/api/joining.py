@@ -37,6 +37,19 @@ class JoinedView(msgspec.Struct, kw_only=True):
     group: str
 
 
+class RenewRequest(msgspec.Struct, kw_only=True):
+    """An agent's last certificate, expired or not, and a request (both PEM) signed by the same key."""
+
+    certificate: str
+    csr: str
+
+
+class RenewedView(msgspec.Struct):
+    """The new certificate, PEM."""
+
+    certificate: str
+
+
 class PackQuery(Query):
     """`tag` is the machine's Python, e.g. `cpython-311-x86_64-linux-gnu` (`SOABI`)."""
 
@@ -61,6 +74,12 @@ async def join(call: Call) -> JoinedView:
         site=agent.site,
         group=agent.group,
     )
+
+
+async def renew(call: Call) -> RenewedView:
+    """Sign an agent's key again after its certificate has ended; while it is valid, the link renews it."""
+    body: RenewRequest = call.body
+    return RenewedView(await call.control.tokens.renew(body.certificate, body.csr))
 
 
 async def script(call: Call) -> web.Response:
@@ -91,6 +110,10 @@ ROUTES = (
     Route(
         method="POST", path="/v1/join", handle=join, access=Access.OPEN, body=JoinRequest, answer=JoinedView,
         summary="Become an agent: a join token against a certificate",
+    ),
+    Route(
+        method="POST", path="/v1/renew", handle=renew, access=Access.OPEN, body=RenewRequest, answer=RenewedView,
+        summary="A new certificate for an agent that slept past the end of its last one",
     ),
     Route(
         method="GET", path="/join", handle=script, access=Access.OPEN, content="text/x-shellscript",

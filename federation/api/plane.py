@@ -192,6 +192,10 @@ class TokensPort(Protocol):
         """Use up a join token."""
         ...
 
+    async def renew(self, certificate: str, csr: str) -> str:
+        """Return a new certificate for an agent whose last one has ended."""
+        ...
+
 
 class WhyPort(Protocol):
     """Explanations; each answer has the fields of `WhyView` as nouns."""

@@ -26,6 +26,10 @@ class Authority(Protocol):
         """Return a certificate for the key in `csr_pem` that names `agent_id`, whatever the CSR says."""
         ...
 
+    def agent_of(self, certificate_pem: str, csr_pem: str) -> str:
+        """Return the agent that a certificate of ours, expired or not, names; the request must be of its key."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlConfig:

@@ -110,6 +110,22 @@ class Tokens:
         self._on_change()
         return Joined(agent=agent, certificate=certificate)
 
+    async def renew(self, certificate: str, csr: str) -> str:
+        """Return a new certificate for an agent that slept past the end of its last one, for the same key.
+
+        Raises `Unauthorized` for a certificate that is not ours, and for an agent that left or is gone.
+        """
+        try:
+            key = self._config.authority.agent_of(certificate, csr)
+        except Invalid as error:
+            raise Unauthorized(error.message, hint="join anew: atoll agent join") from error
+        async with self._changes.look() as tx:
+            agent = await tx.get(Agent, key)
+        if agent is None or agent.state not in KEPT:
+            raise Unauthorized(f"agent {key} does not belong to this installation (any more)", hint="join anew")
+        now = self._changes.clock.now()
+        return self._config.authority.sign_agent(csr, key, ttl_s=self._config.certificate_s, now=now)
+
     async def _agent(self, change: Change, token: Token, name: str, facts: dict[str, str]) -> Agent:
         """Insert the agent; site, group, price and spot come from our side, never from the machine (S3)."""
         key = new_id(AGENT, self._chance)

@@ -234,9 +234,18 @@ class Renewal:
 
     def __init__(self) -> None:
         self.installed = ""
+        self.restored = 0
 
     def due_in(self) -> float:
         return 3600.0 if self.installed else -1.0
+
+    def ended(self) -> bool:
+        return self.restored < 0
+
+    async def restore(self) -> None:
+        self.restored += 1
+        if self.restored < 0:
+            raise OSError("not reached")
 
     async def request(self) -> str:
         return "CSR"
@@ -252,6 +261,16 @@ async def test_the_certificate_is_renewed_when_due() -> None:
     await until(lambda: wire.Renew(csr="CSR") in house.control.others)
     house.control.send(wire.Certificate(certificate="NEW"))
     await until(lambda: renewal.installed == "NEW")
+    await house.shell.stop()
+
+
+async def test_an_ended_certificate_is_restored_before_the_dial() -> None:
+    house = House()
+    renewal = Renewal()
+    renewal.restored = -2
+    house.begin(renewal=renewal)
+    await until(lambda: house.shell.registered)
+    assert renewal.restored == 0, "asked until it was answered, then dialled"
     await house.shell.stop()
 
 

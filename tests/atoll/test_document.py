@@ -186,6 +186,6 @@ def test_the_kind_of_a_document_is_checked() -> None:
 
 def test_a_misspelt_required_key_is_met_with_did_you_mean() -> None:
     with pytest.raises(Invalid) as caught:
-        document.session_spec({"comand": ["true"]})
+        doc.session_spec({"comand": ["true"]})
     assert "'comand'" in str(caught.value)
     assert caught.value.hint == "did you mean 'command'?"

@@ -66,6 +66,9 @@ class FakeAuthority:
     server_pin = "c2VydmVyIHBpbg=="
     ca_pem = "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n"
 
+    def agent_of(self, certificate_pem: str, csr_pem: str) -> str:
+        return certificate_pem.rpartition(" ")[2]
+
     def sign_agent(self, csr_pem: str, agent_id: str, *, ttl_s: float, now: float) -> str:
         return f"certificate of {agent_id}"
 
@@ -358,6 +361,9 @@ class FakeTokens:
             raise NotFound(f"there is no token {id_prefix}")
         async with self.plane.store.transaction() as tx:
             await tx.delete(Token, rows[0].id)
+
+    async def renew(self, certificate: str, csr: str) -> str:
+        return f"{certificate} renewed"
 
     async def join(self, secret: str, csr: str, name: str, facts: dict[str, str]) -> FakeJoined:
         async with self.plane.store.transaction() as tx:

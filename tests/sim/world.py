@@ -45,6 +45,9 @@ class SimAuthority:
     server_pin = "none"
     ca_pem = "ca"
 
+    def agent_of(self, certificate_pem: str, csr_pem: str) -> str:
+        return certificate_pem.rpartition(" ")[2]
+
     def sign_agent(self, csr_pem: str, agent_id: str, *, ttl_s: float, now: float) -> str:
         """Return the agent's id."""
         return f"certificate of {agent_id}"

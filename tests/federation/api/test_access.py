@@ -17,7 +17,7 @@ from federation.api.route import Access, Services
 from tests.fakes.plane import API_TOKEN, FakePlane
 from tests.federation.served import BEARER, Served
 
-OPEN = {"/healthz", "/readyz", "/v1/ca", "/v1/join", "/join", "/v1/agent.tar.gz", "/v1/openapi.json"}
+OPEN = {"/healthz", "/readyz", "/v1/ca", "/v1/join", "/v1/renew", "/join", "/v1/agent.tar.gz", "/v1/openapi.json"}
 
 
 def filled(path: str) -> str:
@@ -62,7 +62,7 @@ async def test_guarded_routes_know_their_user(server: Served) -> None:
 
 
 async def test_open_routes_need_nothing(server: Served) -> None:
-    for path in sorted(OPEN - {"/v1/join", "/v1/agent.tar.gz"}):
+    for path in sorted(OPEN - {"/v1/join", "/v1/renew", "/v1/agent.tar.gz"}):
         async with server.http.get(server.url + path) as answer:
             assert answer.status == 200, path
 

@@ -31,6 +31,9 @@ class PlainAuthority:
     server_pin = "pin"
     ca_pem = "CA"
 
+    def agent_of(self, certificate_pem: str, csr_pem: str) -> str:
+        return certificate_pem.rpartition(" ")[2]
+
     def sign_agent(self, csr_pem: str, agent_id: str, *, ttl_s: float, now: float) -> str:
         return f"{csr_pem} signed for {agent_id}"
 
