@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from atoll import __version__
 from atoll.agent import Agent
 from atoll.clock import Chance, Clock
-from atoll.errors import Unavailable
 from atoll.group import Group, Provider
 from atoll.ids import new_id
 from atoll.instance import Instance
 from atoll.offer import Decision
 from atoll.session import Session, SessionSpec
 from atoll.site import Site
-from atoll.states import ENDED, PLACED, WAITING, InstanceState
+from atoll.states import WAITING, InstanceState
 from federation.control.agents import KEPT, Agents
 from federation.control.catalog import Catalog
 from federation.control.changes import Changes
@@ -122,7 +121,7 @@ class Control:
         self.offers = Offers(observer)
         self._scheduling = Scheduling(changes, observer, self.links, self.agents, chance, kept=config.plans_kept)
         self.launches = Launches(changes, catalog, self.links, config, clock)
-        self.sweeper = Sweeper(changes, catalog, self.launches, config)
+        self.sweeper = Sweeper(changes, catalog, config)
         self._watch = Watch(changes, self.links, config)
         self._tasks: set[asyncio.Task[None]] = set()
         self._schedule = Reconciler("schedule", self._scheduled, every=config.schedule_s)
@@ -187,15 +186,6 @@ class Control:
             cost_now_per_hour=sum(row.shape.price or 0 for row in instances if row.booted_at is not None),
             rev=await self.store.last_rev(),
         )
-
-    async def open_app(
-        self, row: Session, app: str, port: int, rank: int, protocol: asyncio.Protocol
-    ) -> asyncio.Transport:
-        """Open a stream to an app (or port) of a session's member; raises `Unavailable` with the session's state."""
-        if row.state not in PLACED or not any(member.rank == rank for member in row.members):
-            more = "it has ended" if row.state in ENDED else "it is not running yet"
-            raise Unavailable(f"session {row.name} is {row.state}: {more}", hint=f"see `atoll why {row.name}`")
-        return await self.links.open_stream(f"{row.id}.{row.attempt}.{rank}", app, port, protocol)
 
     async def _scheduled(self) -> None:
         if await self._scheduling.round():

@@ -10,7 +10,6 @@ from atoll.states import InstanceState, Reason
 from federation.control.catalog import Catalog
 from federation.control.changes import Changes
 from federation.control.config import ControlConfig
-from federation.control.launches import Launches
 from providers.errors import Absent, ProviderError
 from providers.port import Driver, Machine, MachineState
 
@@ -34,10 +33,9 @@ class Finding:
 class Sweeper:
     """Compares and repairs; every machine with our tag that no row may own is ended (I1)."""
 
-    def __init__(self, changes: Changes, catalog: Catalog, launches: Launches, config: ControlConfig) -> None:
+    def __init__(self, changes: Changes, catalog: Catalog, config: ControlConfig) -> None:
         self._changes = changes
         self._catalog = catalog
-        self._launches = launches
         self._config = config
         self._swept = 0
 
