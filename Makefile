@@ -79,7 +79,7 @@ bench: venv ## every benchmark at its quick size
 .PHONY: lock
 lock: venv ## compile requirements/*.txt anew from pyproject.toml
 	$(COMPILE) pyproject.toml -o requirements/base.txt
-	$(COMPILE) pyproject.toml --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --all-extras --group dev -o requirements/dev.txt
 
 .PHONY: clean
 clean: ## remove what the other targets made

@@ -30,9 +30,13 @@ class Capacity(ProviderError):
 
 
 class Quota(ProviderError):
-    """The account may not have more."""
+    """The account may not have more. `name` is the limit's, as `Driver.quota` gives it; "" where not told."""
 
     kind = Reason.QUOTA
+
+    def __init__(self, message: str, *, name: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
 
 
 class Throttled(ProviderError):

@@ -11,6 +11,7 @@ from atoll.errors import Invalid
 from atoll.group import Provider
 from atoll.suggest import hint
 from providers.port import Driver
+from providers.prices.feed import Feed
 
 Launch: TypeAlias = Callable[[Sequence[str], Path, Mapping[str, str]], int]
 """Start a process of its own session from argv, working directory and environment; return its pid."""
@@ -24,17 +25,31 @@ class DriverContext:
     """What the composition root lends to drivers.
 
     `directory` is a folder for drivers that keep something on this machine; `launch` starts a detached
-    process that outlives the control plane.
+    process that outlives the control plane. `proxy` is the HTTP proxy for calls to clouds (empty: what the
+    environment says).
     """
 
     directory: Path
     launch: Launch
     clock: Clock
+    proxy: str = ""
 
 
 Factory: TypeAlias = Callable[[Provider, DriverContext], Driver]
+FeedFactory: TypeAlias = Callable[[Provider, DriverContext], Feed]
 
-_BUILT_IN: Mapping[str, str] = {"sim": "providers.sim.setup:make"}
+_BUILT_IN: Mapping[str, str] = {
+    "aws": "providers.aws.setup:make",
+    "azure": "providers.azure.setup:make",
+    "gcp": "providers.gcp.setup:make",
+    "openstack": "providers.openstack.setup:make",
+    "sim": "providers.sim.setup:make",
+}
+_FEEDS: Mapping[str, str] = {
+    "aws": "providers.aws.setup:feed",
+    "azure": "providers.azure.setup:feed",
+    "gcp": "providers.gcp.setup:feed",
+}
 
 
 def kinds() -> list[str]:
@@ -45,8 +60,7 @@ def kinds() -> list[str]:
 def make(provider: Provider, context: DriverContext) -> Driver:
     """Return the driver of a provider; raise `Invalid` for an unknown kind or settings it cannot work with."""
     if place := _BUILT_IN.get(provider.kind):
-        module, _, name = place.partition(":")
-        return cast(Factory, getattr(import_module(module), name))(provider, context)
+        return cast(Factory, _load(place, provider.kind))(provider, context)
     if plugin := _plugins().get(provider.kind):
         return plugin()(provider, context)
     known = kinds()
@@ -54,6 +68,28 @@ def make(provider: Provider, context: DriverContext) -> Driver:
         f"there is no driver for providers of kind {provider.kind!r}",
         hint=hint(provider.kind, known, f"kinds here: {', '.join(known)}"),
     )
+
+
+def feed(provider: Provider, context: DriverContext) -> Feed | None:
+    """Return the live source of a provider's prices; None where its cloud has none."""
+    place = _FEEDS.get(provider.kind)
+    return cast(FeedFactory, _load(place, provider.kind))(provider, context) if place else None
+
+
+def _load(place: str, kind: str) -> object:
+    module, _, name = place.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] in _OWN:
+            raise
+        raise Invalid(
+            f"providers of kind {kind!r} need a package that is not installed: {error.name}",
+            hint=f"pip install 'atoll[{kind}]'",
+        ) from error
+
+
+_OWN = frozenset({"atoll", "providers"})
 
 
 def _plugins() -> dict[str, Callable[[], Factory]]:

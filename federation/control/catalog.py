@@ -13,6 +13,7 @@ from atoll.states import Reason
 from federation.control.config import ControlConfig
 from providers.errors import ProviderError, Throttled
 from providers.port import Driver
+from providers.prices.book import Book
 
 log = structlog.get_logger("control")
 
@@ -65,7 +66,7 @@ class Catalog:
         if kept and now - kept[0] < self._config.prices_s:
             return kept[1]
         try:
-            shapes = tuple(await driver.shapes())
+            shapes = tuple(await driver.shapes(Book()))
         except ProviderError as error:
             log.warning("shapes not to be had", provider=row.name, code=error.code, reason=error.kind)
             self.refuse(row.name, "", error)

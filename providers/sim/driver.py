@@ -8,7 +8,8 @@ from dataclasses import replace
 from atoll.clock import Clock
 from atoll.instance import Shape
 from providers.errors import Absent, BadRequest, Capacity, ProviderError, Throttled, Unknown
-from providers.port import Finding, Intent, Machine, MachineState
+from providers.port import Finding, Intent, Limit, Machine, MachineState
+from providers.prices.book import Book
 from providers.sim.catalogue import CATALOGUE, offered
 from providers.sim.cloud import Boot, Cloud, Inventory, Machines, Record
 from providers.sim.faults import Fault, FaultKind
@@ -50,13 +51,16 @@ class Sim:
             Finding(check="faults", ok=True, message=f"faults set: {faults}"),
         ]
 
-    async def quota(self) -> dict[str, int]:
+    async def quota(self) -> list[Limit]:
         """Return nothing: this cloud limits by faults only."""
-        return {}
+        return []
 
-    async def shapes(self) -> list[Shape]:
-        """Return what the settings offer."""
-        return list(self._shapes)
+    async def shapes(self, prices: Book) -> list[Shape]:
+        """Return what the settings offer, at their own prices where the book has none."""
+        return [
+            replace(shape, price=prices.price(shape.name, shape.zone, shape.spot, told=shape.price))
+            for shape in self._shapes
+        ]
 
     async def create(self, intent: Intent) -> Machine:
         """Make the machine of `intent`, once; errors as the faults say."""

@@ -27,6 +27,7 @@ from atoll.errors import AtollError
 from atoll.group import Provider
 from atoll.host.system import SystemClock
 from providers.port import Intent
+from providers.prices.book import Book
 from providers.registry import DriverContext, make
 from providers.sim.files import set_faults
 from tests.e2e.installation import ENDED, ROOT, Installation
@@ -265,7 +266,7 @@ def test_an_orphan(tmp_path: Path) -> None:
         if status is None:
             return
         sim = make(Provider(name="sim", kind="sim", settings=SETTINGS), at.context())
-        [shape] = asyncio.run(sim.shapes())
+        [shape] = asyncio.run(sim.shapes(Book()))
         intent = Intent(
             id=f"i-orphan-{time.monotonic_ns()}", owner=status.installation, shape=shape, user_data="sleep 99"
         )

@@ -7,7 +7,8 @@ from atoll.instance import Shape
 from atoll.money import micros
 from atoll.slots import GIB, Slots
 from providers.errors import Absent, ProviderError
-from providers.port import Finding, Intent, Machine, MachineState
+from providers.port import Finding, Intent, Limit, Machine, MachineState
+from providers.prices.book import Book
 
 SMALL = Shape(
     provider="cloud",
@@ -43,10 +44,10 @@ class MemoryCloud:
     async def doctor(self) -> list[Finding]:
         return [Finding(check="memory", ok=True, message="always well")]
 
-    async def quota(self) -> dict[str, int]:
-        return {}
+    async def quota(self) -> list[Limit]:
+        return []
 
-    async def shapes(self) -> list[Shape]:
+    async def shapes(self, prices: Book) -> list[Shape]:
         return list(self.offered)
 
     async def create(self, intent: Intent) -> Machine:

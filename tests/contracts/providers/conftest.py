@@ -1,17 +1,34 @@
-"""Every provider harness there is: the suite runs once for each."""
+"""Every cloud there is a harness for: the suite runs once for each, and says at its end what was injected."""
 
+from collections import Counter
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from tests.contracts.providers.harness import Harness, SimHarness
+from tests.clouds.harness import Harness
+
+HARNESSES = {
+    "sim": "tests.clouds.sim.harness:SimHarness",
+    "aws": "tests.clouds.aws.harness:AwsHarness",
+    "gcp": "tests.clouds.gcp.harness:GcpHarness",
+    "azure": "tests.clouds.azure.harness:AzureHarness",
+    "openstack": "tests.clouds.openstack.harness:OpenStackHarness",
+}
+STRUCK: dict[str, Counter[str]] = {}
 
 
-@pytest.fixture(params=["sim"])
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(f"cloud-{name}")) for name in HARNESSES])
 def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
-    harness = {"sim": SimHarness}[request.param](tmp_path / "clouds")
+    module, _, name = HARNESSES[request.param].partition(":")
+    if request.param not in STRUCK and not Path(*module.split(".")).with_suffix(".py").exists():
+        pytest.skip(f"no harness for {request.param} yet")
+    harness: Harness = getattr(import_module(module), name)(tmp_path / "clouds")
     harness.start()
-    yield harness
-    harness.stop()
+    try:
+        yield harness
+        STRUCK.setdefault(harness.name, Counter()).update(harness.struck())
+    finally:
+        harness.stop()
     assert harness.leftovers() == []

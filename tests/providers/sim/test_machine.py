@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from providers.port import Intent, Machine, MachineState
-from tests.contracts.providers.harness import OWNER, SimHarness
+from tests.clouds.sim.harness import OWNER, SimHarness
 
 DEADLINE_S = 15.0
 
