@@ -5,13 +5,13 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from providers.port import Intent, Machine, MachineState
-from tests.clouds.sim.harness import OWNER, SimHarness
+from tests.clouds.harness import OWNER
+from tests.clouds.sim.harness import SimHarness
 
 DEADLINE_S = 15.0
 
@@ -40,8 +40,7 @@ def folder(cloud: SimHarness, machine: Machine) -> Path:
 
 
 def spot(cloud: SimHarness, script: str) -> Intent:
-    intent = cloud.intent("i-1", script=script)
-    return replace(intent, shape=next(s for s in cloud._shapes() if s.name == "cpu-1" and s.spot))
+    return cloud.intent("i-1", script=script, spot=True)
 
 
 async def test_boot_script_gets_the_machines_own_environment(cloud: SimHarness) -> None:
