@@ -162,7 +162,9 @@ async def _control(
     from providers.registry import DriverContext, make
 
     clock = SystemClock()
-    context = DriverContext(directory=_folder(home / "providers"), launch=Launcher(), clock=clock)
+    context = DriverContext(
+        directory=_folder(home / "providers"), launch=Launcher(), clock=clock, proxy=config.clouds.proxy
+    )
     store = await open_store(config.database.url or f"sqlite:///{home / 'atoll.db'}", clock)
     settings = ControlConfig(
         authority=authority,

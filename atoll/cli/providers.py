@@ -85,6 +85,10 @@ def _doctor(args: argparse.Namespace) -> int:
 def _check(connection: Client, name: str, form: str) -> int:
     found = connection.provider_doctor(name)
     show(found, form, columns.FINDINGS)
+    if form == "table":
+        for finding in found:
+            if finding.details:
+                print(f"\n{finding.check}:\n{finding.details.rstrip()}")
     return 0 if all(finding.ok for finding in found) else 125
 
 

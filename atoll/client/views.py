@@ -296,12 +296,13 @@ class SweepFinding(View):
 
 
 class FindingView(View):
-    """One line of `doctor`."""
+    """One line of `doctor`; `details` is longer text, such as the policy that grants the missing rights."""
 
     check: str
     ok: bool
     message: str
     hint: str = ""
+    details: str = ""
 
 
 class StatusView(View):

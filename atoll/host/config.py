@@ -53,6 +53,13 @@ class AgentSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CloudsSection:
+    """`[clouds]`: `proxy` is the HTTP proxy for calls to clouds (empty: HTTPS_PROXY and NO_PROXY say)."""
+
+    proxy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSection:
     """`[log]`: `level` is debug, info, warning or error; `json` writes one JSON object a line."""
 
@@ -82,6 +89,7 @@ class ServerConfig:
     tls: TlsSection = TlsSection()
     database: DatabaseSection = DatabaseSection()
     agent: AgentSection = AgentSection()
+    clouds: CloudsSection = CloudsSection()
     log: LogSection = LogSection()
     times: TimesSection = TimesSection()
 
@@ -188,6 +196,8 @@ def _check(config: ServerConfig) -> None:
     url = config.server.public_url
     if url and not url.startswith(("http://", "https://")):
         raise Invalid(f"server.public_url {url!r} is not a URL", hint="write it like https://fed.example.com")
+    if config.clouds.proxy and not config.clouds.proxy.startswith(("http://", "https://")):
+        raise Invalid(f"clouds.proxy {config.clouds.proxy!r} is not a URL", hint="write it like http://proxy:3128")
     if bool(config.tls.certificate) != bool(config.tls.key):
         raise Invalid("tls.certificate and tls.key belong together", hint="give both files, or neither")
     if config.log.level not in ("debug", "info", "warning", "error"):

@@ -66,7 +66,9 @@ async def doctor(call: Call) -> Page[api.FindingView]:
     name = call.path["name"]
     await call.control.providers.get(name)
     found = await (await call.control.providers.driver(name)).doctor()
-    return Page([api.FindingView(check=f.check, ok=f.ok, message=f.message, hint=f.hint) for f in found])
+    return Page(
+        [api.FindingView(check=f.check, ok=f.ok, message=f.message, hint=f.hint, details=f.details) for f in found]
+    )
 
 
 async def sweep(call: Call) -> Page[api.SweepFinding]:

@@ -39,6 +39,7 @@ def test_file_and_environment_and_defaults(tmp_path: Path) -> None:
         ('[server]\nlisten = "8700"\n', {}, "not HOST:PORT", "127.0.0.1:8700"),
         ("[times]\nsettle_s = -1\n", {}, "times.settle_s must be a number above 0", ""),
         ("[tls]\ncertificate = 'a'\n", {}, "belong together", ""),
+        ("[clouds]\nproxy = 'proxy:3128'\n", {}, "clouds.proxy 'proxy:3128' is not a URL", "http://"),
         ("[log]\nlevel = 'loud'\n", {}, "log.level", "debug"),
         ("server = 1\n", {}, "must be a section", ""),
         ("[server\n", {}, "is not a TOML file", ""),
