@@ -63,8 +63,12 @@ structure: venv ## sizes, docstrings, pure cores, wheel, links
 	$(BIN)/python -m pytest -q tests/structure
 
 .PHONY: test
-test: venv ## all tests, on two processes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+test: venv ## all tests but those on a virtual machine, on two processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not vm"
+
+.PHONY: check-vm
+check-vm: venv system ## the boot script on a virtual machine, from its user data to its own end (minutes)
+	$(BIN)/python -m pytest -q -s -m vm tests/e2e
 
 .PHONY: format
 format: venv ## rewrite the sources in the house's format

@@ -30,7 +30,9 @@ def join(args: argparse.Namespace) -> int:
     from tunnel.identity import AgentIdentity
     from tunnel.jointoken import JoinToken
 
-    text = getattr(args, "token", None) or os.environ.get("ATOLL_JOIN_TOKEN", "")
+    # Taken out of the environment: neither the agent nor what it runs is to inherit it.
+    inherited = os.environ.pop("ATOLL_JOIN_TOKEN", "")
+    text = getattr(args, "token", None) or inherited
     if not text:
         raise Invalid("no join token was given", hint="make one with `atoll token create` and pass it with --token")
     token = JoinToken.parse(text)
@@ -53,7 +55,6 @@ def join(args: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "agent", "run", "--home", str(home.path)]
     if args.foreground:
         # A fresh program image: the join's libraries would weigh on the agent for ever.
-        os.environ.pop("ATOLL_JOIN_TOKEN", None)
         os.execv(sys.executable, command)
     _start_in_background(command, home)
     print(f"connected; its log is {home.log}, `atoll agent leave` undoes this")
@@ -173,7 +174,6 @@ def _start_in_background(command: Sequence[str], home: AgentHome) -> None:
                     stdout=log,
                     stderr=log,
                     cwd="/",
-                    env={name: value for name, value in os.environ.items() if name != "ATOLL_JOIN_TOKEN"},
                     pass_fds=(writer,),
                     start_new_session=True,
                 )

@@ -374,9 +374,23 @@ class Core:
         if self.terms.max_life_s:
             ends.append((self.machine.born_at + self.terms.max_life_s, "MAX_LIFE"))
         if self.terms.lease_s and not self.live and self._began is not None:
-            heard = self._began if self.contact is None else self.contact
-            ends.append((max(heard, self._idle_since) + self.terms.lease_s, "LEASE_EXPIRED"))
+            ends.append((self._quiet_since() + self.terms.lease_s, "LEASE_EXPIRED"))
         return ends
+
+    def _quiet_since(self) -> float:
+        """Return when the machine was last of use: heard by the control plane, or at work."""
+        heard = self.contact if self.contact is not None else self._began
+        return max(heard or 0.0, self._idle_since)
+
+    def lives_until(self, now: float) -> float | None:
+        """Return the monotonic time until which a launched machine should live if this agent says no more.
+
+        By the rules of its own end, as if its work ended now. None: not launched, or not yet on any terms.
+        """
+        if not self.terms.lease_s:
+            return None
+        leased = (now if self.live else self._quiet_since()) + self.terms.lease_s
+        return min(leased, self.machine.born_at + self.terms.max_life_s) if self.terms.max_life_s else leased
 
     def _look_at_deadlines(self, now: float) -> None:
         for run in self.runs.values():

@@ -10,11 +10,12 @@ import subprocess
 from pathlib import Path
 
 from agent.core import Machine
+from agent.deadline import DeadlineFile
 from agent.events import Exit
 from agent.home import AgentHome
 from agent.journal import FileJournal
 from agent.probe.all import probe
-from agent.probe.notice import NoticeFile
+from agent.probe.notice import find_notices
 from agent.renewal import IdentityRenewal
 from agent.run import STOPPED, AgentShell
 from agent.runtime.cgroup import Fences
@@ -42,6 +43,10 @@ def run(home: AgentHome, *, ready_fd: int | None = None) -> int:
     logging.getLogger("atoll").setLevel(logging.INFO)
     end = asyncio.run(_serve(home, ready_fd))
     _log.info("the agent ends: %s", end.message)
+    deadline = _deadline()
+    if deadline is not None and end.reason != STOPPED:
+        with contextlib.suppress(OSError):
+            deadline.over()
     if end.reason not in PEACEFUL:
         raise Forbidden(f"the control plane refuses this agent: {end.message}", hint="undo with `atoll agent leave`")
     if end.poweroff:
@@ -69,7 +74,6 @@ def make_shell(home: AgentHome) -> tuple[AgentShell, ProcessRuntime]:
         born_at=home.born_at(clock.monotonic()),
     )
     runtime = ProcessRuntime(home.sessions, Fences(identity.agent_id))
-    notice = os.environ.get("ATOLL_INSTANCE_NOTICE", "")
     shell = AgentShell(
         TlsDialer(identity.url, identity),
         runtime,
@@ -77,8 +81,9 @@ def make_shell(home: AgentHome) -> tuple[AgentShell, ProcessRuntime]:
         clock,
         chance,
         machine,
-        notices=NoticeFile(Path(notice)) if notice else None,
+        notices=find_notices(os.environ),
         renewal=IdentityRenewal(identity, home.path, clock),
+        deadline=_deadline(),
     )
     return shell, runtime
 
@@ -117,6 +122,12 @@ async def _leave(home: AgentHome) -> bool:
         told.cancel()
         runtime.close()
     return registered.is_set()
+
+
+def _deadline() -> DeadlineFile | None:
+    """Return the file that the machine's boot script named, where a boot script started this agent."""
+    path = os.environ.get("ATOLL_INSTANCE_DEADLINE", "")
+    return DeadlineFile(Path(path)) if path else None
 
 
 def _power_off() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from agent import events
 from agent.core import Core, Machine
+from agent.deadline import Deadline
 from agent.entry import Entry
 from agent.events import Command, Event, Exit
 from agent.journal import Journal
@@ -33,6 +34,10 @@ FLUSH_S = 3.0
 """An agent that ends ships the rest of its logs for at most this long."""
 NOTICE_EVERY_S = 1.0
 RENEW_RETRY_S = 60.0
+PUT_OFF_STEPS = 10
+"""A machine's end is put off each time this part of its lease has passed."""
+PUT_OFF_EVERY_S = (1.0, 30.0)
+"""… but never more and never less often than this."""
 STOPPED = "STOPPED"
 """`Exit.reason` after `stop`: the runs go on."""
 
@@ -83,6 +88,7 @@ class AgentShell:
         *,
         notices: Notices | None = None,
         renewal: Renewal | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
         self.core = Core(machine)
         self._dialer = dialer
@@ -92,6 +98,7 @@ class AgentShell:
         self._backoff = Backoff(chance)
         self._notices = notices
         self._renewal = renewal
+        self._deadline = deadline
         self._pump = LogPump()
         self._link: Link | None = None
         self._lost: asyncio.Future[str] | None = None
@@ -126,6 +133,8 @@ class AgentShell:
             tasks.append(self._loop.create_task(self._watch_notices(self._notices), name="agent notices"))
         if self._renewal is not None:
             tasks.append(self._loop.create_task(self._keep_certificate(self._renewal), name="agent renewal"))
+        if self._deadline is not None:
+            tasks.append(self._loop.create_task(self._put_off(self._deadline), name="agent deadline"))
         try:
             waited: list[asyncio.Future[Any]] = [self._ended, *tasks]
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -380,7 +389,7 @@ class AgentShell:
         if self._closed is not None:
             self._closed.set()
 
-    # Notices and certificates.
+    # Notices, the machine's end and certificates.
 
     async def _watch_notices(self, notices: Notices) -> None:
         while True:
@@ -389,6 +398,17 @@ class AgentShell:
                 self._handle(events.NoticeSeen(*notice))
                 await self._loop.create_future()  # one notice is all there is: nothing more to watch
             await asyncio.sleep(NOTICE_EVERY_S)
+
+    async def _put_off(self, deadline: Deadline) -> None:
+        often, seldom = PUT_OFF_EVERY_S
+        while True:
+            self._handle(events.Tick())  # contact is known from then on
+            now = self._clock.monotonic()
+            until = self.core.lives_until(now)
+            if until is not None:
+                with self._disk("the machine's end"):
+                    deadline.put_off(until - now)
+            await asyncio.sleep(min(max(self.core.terms.lease_s / PUT_OFF_STEPS, often), seldom))
 
     async def _keep_certificate(self, renewal: Renewal) -> None:
         while True:

@@ -11,8 +11,9 @@ from typing import Any
 from atoll import duration
 from atoll.errors import Invalid
 from atoll.fields import Fields, compact, money_text
-from atoll.group import Group, GroupKind, Pools, Provider, ScaleDown, Size
+from atoll.group import Group, GroupKind, Orphans, Pools, Provider, ScaleDown, Size
 from atoll.ids import check_name
+from atoll.pricing import dump_price_rules, dump_site_price, price_rules, site_price
 from atoll.session import CostLimits, Lifetime, Placement, Retry, SessionSpec, SessionType
 from atoll.site import Site
 from atoll.slots import GIB, KIB, MIB, TIB, GpuRequest, Request
@@ -121,7 +122,7 @@ def group(document: Mapping[str, Any]) -> Group:
         boot_s=doc.seconds("boot", plain.boot_s, low=1),
         lease_s=doc.seconds("lease", plain.lease_s, low=1),
         max_life_s=doc.seconds("max_life", plain.max_life_s, low=1),
-        labels=doc.texts_by_name("labels"),
+        labels=_tags(doc),
     )
     doc.done()
     return result
@@ -156,7 +157,8 @@ def dump_group(group: Group) -> dict[str, Any]:
 
 
 def provider(document: Mapping[str, Any]) -> Provider:
-    """Return the provider of a document: `name` (default: the type), `type` (the driver, required), `settings`.
+    """Return the provider of a document: `name` (default: the type), `type` (the driver), `settings`, `prices`,
+    `orphans` (`report`, `quarantine` or `terminate`).
 
     Where `type` is absent, a `kind` other than `provider` counts as it: a `ProviderView` reads as a document.
     """
@@ -166,20 +168,35 @@ def provider(document: Mapping[str, Any]) -> Provider:
     if not driver:
         raise doc.missing("type", "name the driver, for example `type: sim`")
     name = _name(doc, "name", "provider", required=False) or check_name(driver, "provider")
-    result = Provider(name=name, kind=driver, settings=doc.mapping("settings"))
+    result = Provider(
+        name=name,
+        kind=driver,
+        settings=doc.mapping("settings"),
+        prices=price_rules(doc.section("prices")),
+        orphans=Orphans(doc.choice("orphans", [policy.value for policy in Orphans], Orphans.TERMINATE.value)),
+    )
     doc.done()
     return result
 
 
 def dump_provider(provider: Provider) -> dict[str, Any]:
     """Return the document of a provider."""
-    return {"name": provider.name, "type": provider.kind, **compact({"settings": dict(provider.settings)})}
+    rest = {
+        "settings": dict(provider.settings),
+        "prices": dump_price_rules(provider.prices),
+        "orphans": provider.orphans.value if provider.orphans is not Orphans.TERMINATE else "",
+    }
+    return {"name": provider.name, "type": provider.kind, **compact(rest)}
 
 
 def site(document: Mapping[str, Any]) -> Site:
-    """Return the site of a document: `name` (required), `labels`, `price` (units an hour of a whole agent)."""
+    """Return the site of a document: `name` (required), `labels`, `price` (of an hour of a whole agent).
+
+    `price` is units an hour, or what they follow from: see `atoll.pricing.site_price`.
+    """
     doc = Fields(document, "site", "kind")
-    result = Site(name=_name(doc, "name", "site"), labels=doc.texts_by_name("labels"), price=doc.money("price", 0) or 0)
+    price, upkeep = site_price(doc)
+    result = Site(name=_name(doc, "name", "site"), labels=doc.texts_by_name("labels"), price=price, upkeep=upkeep)
     doc.done()
     return result
 
@@ -188,7 +205,7 @@ def dump_site(site: Site) -> dict[str, Any]:
     """Return the document of a site."""
     return {
         "name": site.name,
-        **compact({"labels": dict(site.labels), "price": money_text(site.price) if site.price else None}),
+        **compact({"labels": dict(site.labels), "price": dump_site_price(site.price, site.upkeep)}),
     }
 
 
@@ -365,6 +382,18 @@ def _scale_down(doc: Fields) -> ScaleDown:
     )
     doc.done()
     return scale_down
+
+
+def _tags(doc: Fields) -> dict[str, str]:
+    """Return a group's labels, which become tags at its cloud beside our own."""
+    labels = doc.texts_by_name("labels")
+    for key in labels:
+        if key.lower().startswith("atoll-"):
+            raise Invalid(
+                f"{doc.path}.labels cannot hold {key!r}: names that begin with atoll- mark whose a machine is",
+                hint="choose another name",
+            )
+    return labels
 
 
 def _changed(seconds: float | None, default: float | None) -> str | None:

@@ -48,6 +48,10 @@ class Fields:
             if self._document.get(key) is not None:
                 raise Invalid(f"{self.path}.{key} cannot be given: {why}", hint=advice)
 
+    def names(self) -> list[str]:
+        """Return the mapping's keys, for one whose keys the user chooses; raise `Invalid` for one that is no text."""
+        return [self._text("key", key) for key in self._document]
+
     def raw(self, key: str) -> Any:
         """Return the value as it stands, None when absent."""
         self._known.add(key)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from atoll.price import PriceRules
 from atoll.slots import Request
 
 
@@ -69,12 +70,27 @@ class Group:
     version: int = 0
 
 
+class Orphans(StrEnum):
+    """What becomes of a machine that is ours by its tag, but in no record."""
+
+    REPORT = "report"
+    QUARANTINE = "quarantine"  # stopped, its disk kept
+    TERMINATE = "terminate"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """A cloud account that can make instances: its `kind` names the driver, `settings` belong to it."""
+    """A cloud account that can make instances: its `kind` names the driver, `settings` belong to it.
+
+    `prices` is what the account pays other than its cloud's list says, `orphans` what the sweep does to machines
+    that carry our tag and that nobody knows. `credentials_at` is since when the credentials are these.
+    """
 
     name: str
     kind: str
     settings: dict[str, object] = field(default_factory=dict)
+    prices: PriceRules = field(default_factory=PriceRules)
+    orphans: Orphans = Orphans.TERMINATE
+    credentials_at: float | None = None
     created_at: float = 0.0
     version: int = 0

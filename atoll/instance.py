@@ -1,6 +1,6 @@
 """An instance: the provider-side machine behind an agent of an elastic group."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atoll.slots import Slots
 from atoll.states import InstanceState, Reason
@@ -36,7 +36,8 @@ class Instance:
 
     `id` names the machine at the provider (deterministic name and idempotency token come from it);
     `provider_id` is the cloud's own id once known. `since` is when `state` was entered, `deadline`
-    when a launch counts as failed. `cost` is settled when it has ended.
+    when a launch counts as failed. `tags` are what the machine is tagged with at its cloud beside our own: the
+    group's labels at launch, kept so that a repeated create says the same. `cost` is settled when it has ended.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Instance:
     provider_id: str = ""
     agent: str = ""
     plan: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
     console: str = ""
     created_at: float = 0.0
     booted_at: float | None = None

@@ -2,17 +2,21 @@
 
 from dataclasses import dataclass, field
 
+from atoll.price import Upkeep
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """A place with a price.
 
     `price` is what an hour of a whole agent of a fixed group costs here in micro-units (power,
-    depreciation); machines made by a provider bring their own price.
+    depreciation); machines made by a provider bring their own price. `upkeep` is what it was computed from,
+    None where it was given as it is.
     """
 
     name: str
     labels: dict[str, str] = field(default_factory=dict)
     price: int = 0
+    upkeep: Upkeep | None = None
     created_at: float = 0.0
     version: int = 0

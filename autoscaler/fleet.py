@@ -9,6 +9,7 @@ from atoll.instance import Shape
 from atoll.offer import Demand
 from atoll.slots import Slots
 from atoll.states import AgentState, Reason
+from autoscaler.limits import Limits
 from autoscaler.packing import Offering, offerings
 from autoscaler.view import AgentView, GroupView
 
@@ -55,12 +56,13 @@ class Fleet:
         self.views = views
         self.expected_s = expected_s
         self.room = {view.group.name: room(view) for view in views}
+        self.limits = Limits.of(view.limits for view in views)
         self.machines = [machine for view in views for machine in _machines(view)]
         self.able: list[Offering] = [
             offering
             for view in views
             if view.group.kind is GroupKind.ELASTIC
-            for offering in offerings(view.group, view.shapes, list(view.blocked), expected_s)
+            for offering in offerings(view.group, view.shapes, self._unavailable(view), expected_s)
         ]
 
     def standing(self, *standings: Standing, group: str = "") -> Iterator[Machine]:
@@ -84,8 +86,9 @@ class Fleet:
         return True
 
     def launch(self, group: Group, shape: Shape, reason: Reason) -> Machine:
-        """Add a machine to be made; the caller saw to it that there is room."""
+        """Add a machine to be made; the caller saw to it that there is room, and that the account allows it."""
         self.room[group.name] -= 1
+        self.limits.take(group.provider, shape)
         return self.add(group, shape, reason)
 
     def add(self, group: Group, shape: Shape, reason: Reason) -> Machine:
@@ -95,8 +98,17 @@ class Fleet:
         return machine
 
     def open_offerings(self) -> list[Offering]:
-        """Return what may be launched now: offerings of groups with room."""
-        return [offering for offering in self.able if self.room[offering.group.name] > 0]
+        """Return what may be launched now: offerings of groups with room, within the account's limits."""
+        return [
+            offering
+            for offering in self.able
+            if self.room[offering.group.name] > 0 and self.limits.count(offering.group.provider, offering.shape) > 0
+        ]
+
+    def _unavailable(self, view: GroupView) -> list[str]:
+        """Return shapes that must not stand in the way of others: what cannot be had dominates nothing."""
+        short = [shape.key for shape in view.shapes if self.limits.short(view.group.provider, shape)]
+        return [*view.blocked, *short]
 
 
 def room(view: GroupView) -> int:

@@ -18,7 +18,7 @@ def serve(fleet: Fleet, demands: Sequence[Demand]) -> list[Demand]:
     order += [kind for kind in kinds if kind not in order]
     for machine in fleet.standing(Standing.PENDING, Standing.DRAINING, Standing.COLD, Standing.NEW):
         _fill_machine(fleet, machine, order)
-    for purchase in pack(kinds, fleet.open_offerings(), fleet.room):
+    for purchase in pack(kinds, fleet.open_offerings(), fleet.room, fleet.limits):
         machine = fleet.add(purchase.offering.group, purchase.offering.shape, Reason.DEMAND)
         for demand in purchase.sessions:
             machine.put(demand)
@@ -93,14 +93,15 @@ def _serve_gang(fleet: Fleet, demand: Demand) -> bool:
 
 
 def _gang_launches(fleet: Fleet, demand: Demand, count: int, starts: dict[str, int]) -> list[Offering] | None:
-    """Return `count` launches within room, cheapest first, or None."""
+    """Return `count` launches within room and limits, cheapest first, or None."""
     able = [o for o in fleet.open_offerings() if may_use(demand, o.group, o.shape)]
     able.sort(key=lambda o: (expected_cost(o.shape.price or 0, demand.expected_s, o.shape.start_s), o.group.name))
     new: list[Offering] = []
-    used = dict(starts)
+    used, limits = dict(starts), fleet.limits.copy()
     for offering in able:
-        name = offering.group.name
-        while len(new) < count and used.get(name, 0) < fleet.room[name]:
+        name, provider = offering.group.name, offering.group.provider
+        while len(new) < count and used.get(name, 0) < fleet.room[name] and limits.count(provider, offering.shape):
+            limits.take(provider, offering.shape)
             used[name] = used.get(name, 0) + 1
             new.append(offering)
     return new if len(new) == count else None

@@ -16,6 +16,7 @@ from atoll.instance import Shape
 from atoll.offer import WAIT_VALUE, Demand, expected_cost
 from atoll.slots import Slots
 from autoscaler.demand import Kind
+from autoscaler.limits import Limits
 
 Pattern = list[tuple[Kind, int]]
 
@@ -97,8 +98,8 @@ def fill(free: Slots, group: Group, shape: Shape, kinds: Sequence[Kind], at_most
     return pattern
 
 
-def pack(kinds: Sequence[Kind], able: Sequence[Offering], room: dict[str, int]) -> list[Purchase]:
-    """Buy machines for all that is left of `kinds`; `room` (machines a group may still get) goes down with them."""
+def pack(kinds: Sequence[Kind], able: Sequence[Offering], room: dict[str, int], limits: Limits) -> list[Purchase]:
+    """Buy machines for all that is left of `kinds`; `room` (what a group may get) and `limits` go down by them."""
     servable = set_values(kinds, able)
     soonest = min((o.shape.start_s for o in able), default=0.0)
     fillings = [_Filling(offering, servable, soonest) for offering in able]
@@ -110,13 +111,15 @@ def pack(kinds: Sequence[Kind], able: Sequence[Offering], room: dict[str, int]) 
         _, number = heapq.heappop(heap)
         filling = fillings[number]
         offering, pattern = filling.offering, filling.pattern
-        name = offering.group.name
-        if room[name] <= 0:
+        name, provider = offering.group.name, offering.group.provider
+        most = min(room[name], limits.count(provider, offering.shape))
+        if most <= 0:
             continue
-        for _ in range(min(room[name], *(kind.left // count for kind, count in pattern))):
+        for _ in range(min(most, *(kind.left // count for kind, count in pattern))):
             sessions = [demand for kind, count in pattern for demand in kind.serve(count)]
             bought.append(Purchase(offering, tuple(sessions)))
             room[name] -= 1
+            limits.take(provider, offering.shape)
         if filling.renew():
             heapq.heappush(heap, (-filling.worth, number))
     return bought

@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Sequence
 
 from atoll import money
-from atoll.group import GroupKind
+from atoll.group import Group, GroupKind
+from atoll.instance import Shape
 from atoll.offer import Demand
 from atoll.plan import Action, Note, Plan, Step
 from atoll.states import Reason
 from autoscaler.demand import by_kind, mean_expected_s
 from autoscaler.fleet import Fleet, Machine, Standing
 from autoscaler.grow import serve, serve_in_order
+from autoscaler.limits import Ceiling, Limits
 from autoscaler.pools import grow_pools
 from autoscaler.shrink import Shrink
 from autoscaler.view import GroupView
@@ -33,9 +35,14 @@ def plan(groups: Sequence[GroupView], demands: Sequence[Demand], *, plan_id: str
         grow_pools(fleet, view)
     _name_new(fleet, plan_id)
     steps = list(_growth_steps(fleet))
-    notes = [*_blocked_notes(groups, demands), *_unserved_notes(groups, unserved)]
+    notes = [
+        *_blocked_notes(groups, demands),
+        *_limit_notes(fleet, demands, unserved),
+        *_unserved_notes(fleet, unserved),
+    ]
+    stuck = [ceiling for _, _, ceiling in _short(fleet, unserved, fleet.limits)]
     for view in groups:
-        shrink = Shrink(fleet, view, grows=any(step.group == view.group.name for step in steps))
+        shrink = Shrink(fleet, view, grows=any(step.group == view.group.name for step in steps), stuck=stuck)
         shrink.decide()
         steps += shrink.steps
         notes += shrink.notes
@@ -109,10 +116,42 @@ def _blocked_notes(groups: Sequence[GroupView], demands: Sequence[Demand]) -> It
             yield Note(group=view.group.name, reason=Reason.BACKOFF, message="; ".join(wanted[:3]) + more)
 
 
-def _unserved_notes(groups: Sequence[GroupView], unserved: Sequence[Demand]) -> Iterator[Note]:
+def _limit_notes(fleet: Fleet, demands: Sequence[Demand], unserved: Sequence[Demand]) -> Iterator[Note]:
+    """Note QUOTA for each group whose account may not have more of a shape that would serve what waits.
+
+    Where all are served, limits that the plan itself has used up are no news.
+    """
+    limits = fleet.limits if unserved else Limits.of(view.limits for view in fleet.views)
+    short = list(_short(fleet, unserved or demands, limits))
+    for view in fleet.views:
+        keys = [shape.key for group, shape, _ in short if group is view.group]
+        if keys:
+            why = "; ".join(dict.fromkeys(ceiling.text() for group, _, ceiling in short if group is view.group))
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            yield Note(group=view.group.name, reason=Reason.QUOTA, message=f"{', '.join(keys[:3])}{more}: {why}")
+
+
+def _short(fleet: Fleet, demands: Sequence[Demand], limits: Limits) -> Iterator[tuple[Group, Shape, Ceiling]]:
+    """Yield what would serve these demands, were it not for a limit of its account; a gang wants all its machines."""
+    kinds = [(kind, max(demand.nodes for demand in kind.waiting)) for kind in by_kind(demands)]
+    for view in fleet.views:
+        for shape in view.shapes:
+            if shape.key in view.blocked:
+                continue
+            count = max((nodes for kind, nodes in kinds if kind.may_use(view.group, shape)), default=0)
+            ceiling = limits.short(view.group.provider, shape, count) if count else None
+            if ceiling:
+                yield view.group, shape, ceiling
+
+
+def _unserved_notes(fleet: Fleet, unserved: Sequence[Demand]) -> Iterator[Note]:
     """Note MAX_SIZE for each group that a larger size would let serve more, naming the first such session."""
-    for view in groups:
-        open_shapes = [shape for shape in view.shapes if shape.price and shape.key not in view.blocked]
+    for view in fleet.views:
+        open_shapes = [
+            shape
+            for shape in view.shapes
+            if shape.price and shape.key not in view.blocked and not fleet.limits.short(view.group.provider, shape)
+        ]
         left = [
             demand
             for kind in by_kind(unserved)

@@ -48,8 +48,10 @@ def _grow_to_min(fleet: Fleet, view: GroupView) -> None:
         if missing > 0 and not machine.wanted and fleet.may_start(machine):
             _want(fleet, machine, Reason.MIN_SIZE)
             missing -= 1
-    able = [offering for offering in fleet.able if offering.group is group]
-    while missing > 0 and able and fleet.room[group.name] > 0:
+    while missing > 0:
+        able = [offering for offering in fleet.open_offerings() if offering.group is group]
+        if not able:
+            break
         best = min(able, key=lambda o: (o.shape.price or 0, o.shape.start_s, o.shape.key))
         fleet.launch(group, best.shape, Reason.MIN_SIZE)
         missing -= 1
@@ -70,7 +72,7 @@ def _grow_hot(fleet: Fleet, group: Group) -> None:
         for n in range(pools.hot_count - fits)
     ]
     able = [offering for offering in fleet.open_offerings() if offering.group is group]
-    for purchase in pack(by_kind(wanted), able, fleet.room):
+    for purchase in pack(by_kind(wanted), able, fleet.room, fleet.limits):
         fleet.add(group, purchase.offering.shape, Reason.HOT_POOL)
 
 

@@ -4,10 +4,13 @@ An agent goes in two steps and two plans: drained when it is empty and idle, end
 acknowledged the drain with its session list and is still empty (I4).
 """
 
+from collections.abc import Sequence
+
 from atoll.group import GroupKind
 from atoll.plan import Action, Note, Step
 from atoll.states import AgentState, Reason
 from autoscaler.fleet import Fleet, Machine, Standing
+from autoscaler.limits import Ceiling
 from autoscaler.pools import hot_fits, staying
 from autoscaler.view import AgentView, GroupView
 
@@ -15,15 +18,20 @@ Verdict = tuple[Reason, str]
 
 
 class Shrink:
-    """One group's scale-in within one plan. `grows` says that the same plan makes the group larger."""
+    """One group's scale-in within one plan.
 
-    def __init__(self, fleet: Fleet, view: GroupView, *, grows: bool) -> None:
+    `grows` says that the same plan makes the group larger; `stuck` are account limits for which sessions wait.
+    """
+
+    def __init__(self, fleet: Fleet, view: GroupView, *, grows: bool, stuck: Sequence[Ceiling] = ()) -> None:
         self._view = view
+        self._stuck = [ceiling for ceiling in stuck if ceiling.provider == view.group.provider]
         self._group = view.group
         self._grows = grows
         self._used = {m.agent.id for m in fleet.machines if m.agent is not None and m.wanted}
         self._staying = staying(fleet, view.group.name)
         self._cold = len(view.cold) + view.stopping
+        self._keeps_cold = min(view.group.pools.cold, view.group.size.max)
         self._spare = [
             m for m in fleet.machines if m.standing is Standing.COLD and m.group is view.group and not m.wanted
         ]
@@ -44,20 +52,30 @@ class Shrink:
         self._thin_cold()
 
     def _thin_cold(self) -> None:
-        """End stopped machines beyond the cold pool's count, the dearest first."""
-        excess = self._cold - self._group.pools.cold
+        """End stopped machines beyond the cold pool's count, the dearest first, and those that hold others up.
+
+        A stopped machine keeps its share of its account's limits.
+        """
+        excess = self._cold - self._keeps_cold
         if not self._view.settled:
             return
-        for machine in sorted(self._spare, key=lambda m: (-(m.shape.price or 0), m.instance))[: max(0, excess)]:
-            self.steps.append(
-                Step(
-                    action=Action.TERMINATE,
-                    group=self._group.name,
-                    reason=Reason.COLD_POOL,
-                    message=f"the cold pool keeps {self._group.pools.cold}",
-                    instance=machine.instance,
-                )
+        for n, machine in enumerate(sorted(self._spare, key=lambda m: (-(m.shape.price or 0), m.instance))):
+            held = next((ceiling for ceiling in self._stuck if ceiling.takes(machine.shape)), None)
+            if n < excess:
+                self._end_cold(machine, Reason.COLD_POOL, f"the cold pool keeps {self._keeps_cold}")
+            elif held:
+                self._end_cold(machine, Reason.QUOTA, f"sessions wait for its share of limit {held.name!r}")
+
+    def _end_cold(self, machine: Machine, reason: Reason, message: str) -> None:
+        self.steps.append(
+            Step(
+                action=Action.TERMINATE,
+                group=self._group.name,
+                reason=reason,
+                message=message,
+                instance=machine.instance,
             )
+        )
 
     def _drain(self, agent: AgentView) -> None:
         if agent.notice:
@@ -115,7 +133,7 @@ class Shrink:
             self._note(agent, (reason, "has not confirmed the drain with its session list yet"))
         elif not self._view.settled:
             self._note(agent, (Reason.SETTLING, "the control plane has just started"))
-        elif self._cold < self._group.pools.cold and not agent.notice:
+        elif self._cold < self._keeps_cold and not agent.notice:
             self._cold += 1
             self._step(Action.STOP, agent, Reason.COLD_POOL, "drained and empty; kept stopped for the cold pool")
         else:

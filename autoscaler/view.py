@@ -7,6 +7,7 @@ from atoll.group import Group
 from atoll.instance import Shape
 from atoll.slots import Slots
 from atoll.states import AgentState
+from autoscaler.limits import Ceiling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,8 @@ class GroupView:
 
     `pending` is in the order of its launches. `ending` counts instances on their way out: they count
     against `size.max` until seen gone; `stopping` are those of them that will be cold. `blocked` maps a
-    shape's key to why it is not asked for now. `since_growth_s` is the time since the group last grew,
+    shape's key to why it is not asked for now; `limits` are those of its provider's account, which groups of one
+    provider share. `since_growth_s` is the time since the group last grew,
     `settled` False within the quiet time after a restart, when nothing may be ended (I12). A fixed group
     only lends its free agents to gangs.
     """
@@ -72,5 +74,6 @@ class GroupView:
     stopping: int = 0
     shapes: tuple[Shape, ...] = ()
     blocked: Mapping[str, str] = field(default_factory=dict)
+    limits: tuple[Ceiling, ...] = ()
     since_growth_s: float = 1e9
     settled: bool = True

@@ -159,7 +159,7 @@ async def _control(
     from federation.store.bus import LocalBus
     from federation.store.database import open_store
     from federation.store.logs import FileLogs
-    from providers.registry import DriverContext, make
+    from providers.registry import DriverContext, feed, make
 
     clock = SystemClock()
     context = DriverContext(
@@ -181,9 +181,22 @@ async def _control(
         lambda provider: make(provider, context),
         Steps(crash_hook(os.environ)),
         settings,
+        feeds=lambda provider: feed(provider, context),
+        verify=_price_signers(home / "keys" / "price_signers"),
         database="postgresql" if config.database.url.startswith("postgres") else "sqlite",
     )
     return control, store
+
+
+def _price_signers(signers: Path) -> "Callable[[bytes, str], Awaitable[str]]":
+    """Return the check of price files' signatures against those whom this installation trusts."""
+    from atoll.host.signature import verify
+    from providers.prices.file import NAMESPACE
+
+    async def check(content: bytes, signature: str) -> str:
+        return await asyncio.to_thread(verify, content, signature, signers, NAMESPACE)
+
+    return check
 
 
 async def _listen(

@@ -11,12 +11,13 @@ from atoll.group import Group, Provider
 from atoll.instance import Instance
 from atoll.offer import Decision
 from atoll.plan import Plan
+from atoll.price import PriceList
 from atoll.session import Session
 from atoll.site import Site
 from atoll.token import Token
 
-Row: TypeAlias = Session | Agent | Group | Provider | Instance | Site | Token | Plan
-R = TypeVar("R", Session, Agent, Group, Provider, Instance, Site, Token, Plan)
+Row: TypeAlias = Session | Agent | Group | Provider | Instance | Site | Token | Plan | PriceList
+R = TypeVar("R", Session, Agent, Group, Provider, Instance, Site, Token, Plan, PriceList)
 
 
 class Stale(Conflict):
@@ -28,7 +29,7 @@ class Stale(Conflict):
 class Transaction(Protocol):
     """One atomic look-and-change. All writes commit together when the block ends without an error.
 
-    Keys: `Session.id Agent.id Instance.id Token.id Plan.id`, and `name` for `Group Provider Site`.
+    Keys: `Session.id Agent.id Instance.id Token.id Plan.id`, `name` for `Group Provider Site`, `PriceList.provider`.
     """
 
     async def get(self, kind: type[R], key: str) -> R | None:
@@ -42,8 +43,8 @@ class Transaction(Protocol):
 
         Indexed columns: Session `state project name group agent` (agent: a member is or was placed
         there in the current attempt); Agent `state site group instance name`; Instance `state group
-        provider agent`; Group `site provider kind`; Provider `kind`; Token `kind group instance owner`; Site, Plan:
-        none. `newest` reverses the order; `after` is the key of the last row of the previous page;
+        provider agent`; Group `site provider kind`; Provider `kind`; Token `kind group instance owner`; Site, Plan,
+        PriceList: none. `newest` reverses the order; `after` is the key of the last row of the previous page;
         `limit` 0 means all. An unknown column raises `ValueError`.
         """
         ...

@@ -35,12 +35,37 @@ def agent(parser: Parser) -> Run:
     join.add_argument("--name", default="", help="its name (default: $ATOLL_JOIN_NAME, else the host's)")
     join.add_argument("--home", type=Path, help="where it keeps its state (default $ATOLL_HOME/agent)")
     join.add_argument("--foreground", action="store_true", help="stay in the foreground")
+    join.add_argument("--no-start", action="store_true", help="join only; start it with `run`")
     leave = add("leave", _here("leave"), "undo a join", "atoll agent leave")
     leave.add_argument("--home", type=Path, help="where it keeps its state (default $ATOLL_HOME/agent)")
     run = add("run", _here("run"), "run a joined agent in the foreground", "atoll agent run")
     run.add_argument("--home", type=Path, help="where it keeps its state (default $ATOLL_HOME/agent)")
     run.add_argument("--pid-file", type=Path, help=argparse.SUPPRESS)
+    _bootstrap_flags(add("bootstrap", _bootstrap, "join many machines over SSH", BOOTSTRAP))
     return run_verb
+
+
+BOOTSTRAP = "atoll agent bootstrap --inventory hosts.yaml --parallel 32"
+
+
+def _bootstrap_flags(parser: Parser) -> None:
+    parser.add_argument("-i", "--inventory", type=Path, required=True, metavar="FILE", help="the hosts, in YAML")
+    parser.add_argument("--only", action="append", metavar="HOST", help="this host of it; may be repeated")
+    parser.add_argument(
+        "--known-hosts", type=Path, metavar="FILE", help="keys of hosts to believe (default ~/.ssh/known_hosts)"
+    )
+    parser.add_argument("--parallel", type=int, default=16, metavar="N", help="hosts at once (16)")
+    parser.add_argument("--timeout", default="5m", metavar="TIME", help="at most this long for a host (5m)")
+    parser.add_argument("--ask-pass", action="store_true", help="ask for a password; keys and ssh-agent are better")
+    parser.add_argument("--pass-fd", type=int, metavar="N", help="read the password from file descriptor N")
+    parser.add_argument("--dry-run", action="store_true", help="log in and look only; change nothing")
+    parser.output()
+
+
+def _bootstrap(args: argparse.Namespace) -> int:
+    from atoll.cli.bootstrap.command import bootstrap  # here: only this needs SSH
+
+    return bootstrap(args)
 
 
 def _list(args: argparse.Namespace) -> int:

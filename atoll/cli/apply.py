@@ -95,4 +95,5 @@ def _facts(connection: Client, noun: Site | Group | Provider) -> Any:
 
 def _told(view: Any) -> Any:
     """Return what a user said about an object, out of its view."""
-    return [getattr(view, key, None) for key in ("spec", "settings", "kind", "labels", "price")]
+    keys = ("spec", "settings", "kind", "labels", "price", "upkeep", "prices", "orphans", "credentials_at")
+    return [getattr(view, key, None) for key in keys]

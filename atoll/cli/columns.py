@@ -168,6 +168,45 @@ SWEEP: Columns = {
     "FINDING": lambda f: f.finding,
     "ACTION": lambda f: f.action,
 }
+LIMITS: Columns = {
+    "LIMIT": lambda q: q.name,
+    "USED": lambda q: f"{q.committed}/{q.limit} {q.counts}",
+    "SHAPES": lambda q: " ".join(q.shapes) or "all",
+    "SPOT": lambda q: "both" if q.spot is None else "spot" if q.spot else "on-demand",
+    "SOURCE": lambda q: f"learned, believed {duration.rough(q.left_s)} yet" if q.learned else "told by the cloud",
+}
+PAUSES: Columns = {
+    "LEFT ALONE": lambda p: p.what,
+    "FOR": lambda p: duration.rough(p.left_s),
+    "WHY": lambda p: p.why,
+}
+PRICE_LISTS: Columns = {
+    "PROVIDER": lambda p: p.provider,
+    "SOURCE": lambda p: p.source,
+    "PRICES": lambda p: str(p.count) if p.at is not None else "none",
+    "DROPPED": lambda p: str(p.dropped),
+    "AGE": lambda p: "" if p.age_s is None else duration.rough(p.age_s),
+    "STALE": lambda p: ("blocks" if p.blocks else "stale") if p.stale else "no" if p.at is not None else "",
+    "LIVE": lambda p: ("fails" if p.failure else "yes") if p.live else "no",
+    "FAILURE": lambda p: p.failure,
+}
+PRICES: Columns = {
+    "SHAPE": lambda p: p.shape,
+    "ZONE": lambda p: p.zone or "all",
+    "SPOT": lambda p: "spot" if p.spot else "on-demand",
+    "CPU": lambda p: f"{p.cpu:g}" if p.cpu else "",
+    "GPU": lambda p: f"{p.gpus}x{p.gpu_model}" if p.gpus else "",
+    "LISTED/H": lambda p: money(p.listed),
+    "YOURS/H": lambda p: "unknown" if p.price is None else money(p.price),
+}
+PRICE_REMARKS: Columns = {
+    "SHAPE": lambda r: r.shape,
+    "ZONE": lambda r: r.zone or "all",
+    "SPOT": lambda r: "spot" if r.spot else "on-demand",
+    "LISTED/H": lambda r: money(r.listed),
+    "": lambda r: "DROPPED" if r.dropped else "doubted",
+    "WHY": lambda r: r.reason,
+}
 MEMBERS: Columns = {
     "RANK": lambda m: str(m.rank),
     "AGENT": lambda m: m.agent_name or m.agent,

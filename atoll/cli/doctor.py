@@ -9,9 +9,10 @@ from atoll import __version__
 from atoll.cli import columns
 from atoll.cli.output import show
 from atoll.cli.parser import Parser, Run
+from atoll.cli.prices import stale_text
 from atoll.client import profile
 from atoll.client.synchronous import Client
-from atoll.client.views import FindingView, StatusView
+from atoll.client.views import FindingView, PriceListView, StatusView
 from atoll.errors import AtollError
 from atoll.host.config import atoll_home
 from atoll.host.system import SystemClock
@@ -121,6 +122,7 @@ def _server() -> Iterator[FindingView]:
     took = clock.monotonic() - before
     yield _finding("connection", True, f"{known.url} answers in {took * 1000:.0f} ms", "")
     yield from (check(status) for check in (_versions, _database, _agents))
+    yield from (_prices(view) for view in client.price_lists() if view.stale or view.failure)
     skew = abs(client.server_time() - clock.now())
     yield _finding("clock", skew < CLOCK_OFF_S, f"{skew:.0f} s off the control plane's", "set the clock by NTP")
 
@@ -132,6 +134,11 @@ def _versions(status: StatusView) -> FindingView:
 
 def _database(status: StatusView) -> FindingView:
     return _finding("database", bool(status.database), status.database or "unknown", "see the control plane's log")
+
+
+def _prices(view: PriceListView) -> FindingView:
+    told = stale_text(view) if view.stale else f"the live prices of {view.provider} fail: {view.failure}"
+    return _finding("prices", False, told, f"atoll prices update {view.provider}, or atoll prices import FILE")
 
 
 def _agents(status: StatusView) -> FindingView:

@@ -6,15 +6,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from atoll import duration
 from atoll.cli import columns, specflags
 from atoll.cli.apply import ensure_site
 from atoll.cli.connect import client
-from atoll.cli.output import colourful, money, paint_state, show
+from atoll.cli.output import colourful, money, note, paint_state, show
 from atoll.cli.parser import Parser, Run, run_verb
 from atoll.client.views import GroupView, InstanceView, StepView
 from atoll.document import group as read_group
 from atoll.duration import rough
-from atoll.errors import Unavailable
+from atoll.errors import Invalid, Unavailable
 from atoll.host.system import SystemClock
 
 
@@ -28,6 +29,18 @@ def group(parser: Parser) -> Run:
     watch.add_argument("--every", type=float, default=1.0, help=argparse.SUPPRESS)
     delete = add("delete", _delete, "remove a group without instances", "atoll group delete burst")
     delete.add_argument("name")
+    resize = add("resize", _resize, "change how many machines a group may have", "atoll group resize burst --max 8")
+    resize.add_argument("name")
+    resize.add_argument("--min", type=int, metavar="N", help="least number of machines")
+    resize.add_argument("--max", type=int, metavar="N", help="largest number of machines")
+    end = add("terminate", _terminate, "close a group: its machines go", "atoll group terminate burst --now")
+    end.add_argument("name")
+    end.add_argument("--now", action="store_true", help="end them at once, whatever runs there (else: when empty)")
+    end.add_argument("--yes", action="store_true", help="do not ask")
+    end.add_argument(
+        "--timeout", default="15m", metavar="TIME", help="with --now: how long to wait for their end (15m)"
+    )
+    end.add_argument("--every", type=float, default=1.0, help=argparse.SUPPRESS)
     return run_verb
 
 
@@ -97,6 +110,49 @@ def _delete(args: argparse.Namespace) -> int:
     client(args).delete("groups", args.name)
     print(f"group {args.name} deleted")
     return 0
+
+
+def _resize(args: argparse.Namespace) -> int:
+    if args.min is None and args.max is None:
+        raise Invalid("say how many", hint=f"atoll group resize {args.name} --max 4")
+    size = client(args).resize(args.name, least=args.min, most=args.max).spec["size"]
+    print(f"group {args.name} may have {size['min']} to {size['max']} machines")
+    return 0
+
+
+def _terminate(args: argparse.Namespace) -> int:
+    connection, limit = client(args), duration.parse(args.timeout)
+    back = f"`atoll group resize {args.name} --max N` opens it again"
+    if args.now and not args.yes:
+        _confirm(args.name, len(connection.instances(group=args.name)))
+    connection.terminate(args.name, now=args.now)
+    if not args.now:
+        print(f"group {args.name} takes no more sessions; its machines go when they are empty")
+        note(back)
+        return 0
+    deadline, shown = time.monotonic() + limit, ""
+    while live := connection.instances(group=args.name):
+        text = f"{len(live)} left: " + ", ".join(f"{each.id} {each.state}" for each in live)
+        if text != shown:
+            note(text)
+        shown = text
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"the cloud has not ended {len(live)} machines of group {args.name} within {args.timeout}",
+                hint=f"they are asked to end until they have; see `atoll describe provider {live[0].provider}`",
+            )
+        time.sleep(args.every)
+    print(f"group {args.name} is closed: its cloud has none of its machines any more")
+    note(back)
+    return 0
+
+
+def _confirm(group: str, live: int) -> None:
+    """Ask whether to end a group's machines; raise `Invalid` where nobody can answer, or the answer is no."""
+    if not sys.stdin.isatty():
+        raise Invalid(f"--now ends {live} machines of group {group}, whatever runs there", hint="add --yes to mean it")
+    if input(f"end {live} machines of group {group} now, whatever runs there? [y/N] ").strip().lower() != "y":
+        raise Invalid("nothing was done", hint=f"without --now they go when they are empty: group {group}")
 
 
 def _watch(args: argparse.Namespace) -> int:

@@ -38,6 +38,7 @@ COMMANDS = tuple(
         ("agent", "atoll.cli.agents:agent", "join, list, cordon and remove agents", "atoll agent list"),
         ("group", "atoll.cli.groups:group", "create, watch and delete groups", "atoll group create b --provider sim"),
         ("provider", "atoll.cli.providers:provider", "add, check and remove cloud accounts", "atoll provider add sim"),
+        ("prices", "atoll.cli.prices:prices", "what clouds ask: update, import, export, show", "atoll prices show"),
         ("site", "atoll.cli.sites:site", "create and list sites", "atoll site create hall --price 0.12"),
         ("apply", "atoll.cli.apply:apply", "create or change what a YAML file describes", "atoll apply -f group.yaml"),
         ("get", "atoll.cli.objects:get", "list objects of a kind, or show one", "atoll get instances -o json"),

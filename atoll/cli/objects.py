@@ -5,13 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from atoll import duration
 from atoll.cli import columns
 from atoll.cli.connect import client
 from atoll.cli.explain import story
 from atoll.cli.output import Columns, paint, show, table, to_line, to_yaml
 from atoll.cli.parser import Parser, Run
 from atoll.client.synchronous import Client
-from atoll.client.views import WhyView
+from atoll.client.views import HealthView, WhyView
 from atoll.errors import Invalid, NotFound
 from atoll.suggest import hint
 
@@ -24,6 +25,7 @@ class Kind:
     columns: Columns
     one: Callable[[Client, str], Any] | None = None
     why: Callable[[Client, str], WhyView] | None = None
+    health: Callable[[Client, str], HealthView] | None = None
 
 
 KINDS: dict[str, Kind] = {
@@ -31,7 +33,7 @@ KINDS: dict[str, Kind] = {
     "agents": Kind(lambda c: c.agents(), columns.AGENTS, Client.agent, Client.why_agent),
     "groups": Kind(lambda c: c.groups(), columns.GROUPS, Client.group, Client.why_group),
     "sites": Kind(lambda c: c.sites(), columns.SITES, Client.site),
-    "providers": Kind(lambda c: c.providers(), columns.PROVIDERS, Client.provider),
+    "providers": Kind(lambda c: c.providers(), columns.PROVIDERS, Client.provider, health=Client.provider_health),
     "instances": Kind(lambda c: c.instances(live=False), columns.INSTANCES),
     "tokens": Kind(lambda c: c.tokens(), columns.TOKENS),
     "events": Kind(lambda c: c.events(), columns.EVENTS),
@@ -87,15 +89,39 @@ def describe(parser: Parser) -> Run:
 def _describe(args: argparse.Namespace) -> int:
     kind, connection = kind_named(args.kind), client(args)
     view = _one(kind, connection, args.kind, args.name)
+    from msgspec import to_builtins
+
+    health = kind.health(connection, args.name) if kind.health else None
     if args.output != "table":
-        show(view, args.output)
+        show({**to_builtins(view), "health": to_builtins(health)} if health else view, args.output)
         return 0
     print(to_yaml(view), end="")
+    if health is not None:
+        print("\n" + _health(health), end="")
     if members := getattr(view, "members", None):
         print("\n" + table(members, columns.MEMBERS), end="")
     if kind.why is not None:
         print(f"\n{paint('why', 'bold')}\n" + story(kind.why(connection, args.name)), end="")
     return 0
+
+
+def _health(view: HealthView) -> str:
+    """Return a provider's health as people read it."""
+    age = "none stored here" if view.credentials_age_s is None else f"{duration.rough(view.credentials_age_s)} old"
+    swept = "not yet" if view.swept_at is None else f"{columns.date_time(view.swept_at)}: {view.swept}"
+    text = f"{paint('health', 'bold')}\n"
+    for name, told in (
+        ("live instances", str(view.live)),
+        ("orphans", view.orphans),
+        ("credentials", age),
+        ("last sweep", swept),
+        ("limits", "" if view.limits else "none known"),
+        ("left alone", "" if view.pauses else "nothing"),
+    ):
+        text += f"  {name:<15} {told}\n" if told else ""
+    for rows, shown in ((view.limits, columns.LIMITS), (view.pauses, columns.PAUSES)):
+        text += "\n" + table(rows, shown) if rows else ""
+    return text
 
 
 def watch(parser: Parser) -> Run:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import aiohttp
@@ -19,8 +19,10 @@ from atoll.client.views import (
     EventView,
     FindingView,
     GroupView,
+    HealthView,
     InstanceView,
     OfferView,
+    PriceListView,
     ProviderView,
     SessionView,
     SiteView,
@@ -240,6 +242,42 @@ class AsyncClient:
         """Check a provider's account without creating anything."""
         return (await self.call(calls.provider_doctor(provider))).items
 
+    async def provider_health(self, provider: str) -> HealthView:
+        """Return a provider's limits, pauses, credentials' age and last sweep."""
+        return await self.call(calls.provider_health(provider))
+
+    async def rotate(self, provider: str, credentials: Mapping[str, Any]) -> ProviderView:
+        """Replace a provider's credentials; `Conflict`, and the old ones stay, when the new ones do not work."""
+        return await self.call(calls.rotate(provider, credentials))
+
+    async def resize(self, group: str, *, least: int | None = None, most: int | None = None) -> GroupView:
+        """Change an elastic group's bounds."""
+        return await self.call(calls.resize(group, least, most))
+
+    async def terminate(self, group: str, *, now: bool = False) -> GroupView:
+        """Close an elastic group: its size becomes 0..0 and its instances go, with `now` whatever runs there."""
+        return await self.call(calls.terminate(group, now))
+
+    async def price_lists(self) -> list[PriceListView]:
+        """Return how the prices of all providers stand, without their rows."""
+        return (await self.call(calls.price_lists())).items
+
+    async def prices(self, provider: str, *, shape: str = "*") -> PriceListView:
+        """Return a provider's prices: of the shapes that match a glob pattern, and what checks said of them."""
+        return await self.call(calls.prices(provider, shape))
+
+    async def update_prices(self, provider: str, *, accept_jumps: bool = False) -> PriceListView:
+        """Let a provider's live source be read now; `accept_jumps` believes prices that fell to less than a fifth."""
+        return await self.call(calls.update_prices(provider, accept_jumps))
+
+    async def import_prices(self, file: Document) -> list[PriceListView]:
+        """Put a price file's lists in place; `file` has its `name`, `content`, `signature` and what it may do."""
+        return (await self.call(calls.import_prices(file))).items
+
+    async def export_prices(self, provider: str = "") -> str:
+        """Return the lists in place as the text of a price file, of one provider or of all."""
+        return (await self.call(calls.export_prices(provider))).content
+
     async def sweep(self, provider: str, *, dry_run: bool = False) -> list[SweepFinding]:
         """Compare a provider's inventory with the store; end what nobody owns (not with `dry_run`)."""
         return (await self.call(calls.sweep(provider, dry_run))).items
@@ -315,7 +353,7 @@ class AsyncClient:
         pause = PAUSE_S
         while True:
             try:
-                async with self._open(call, self._timeout) as response:
+                async with self._open(call, max(self._timeout, call.takes_s)) as response:
                     return call.read(response.status, await response.read())
             except _BROKEN as error:
                 if not self._name_changed(error) and (
@@ -371,7 +409,9 @@ class AsyncClient:
         if call.body is not None:
             body = msgspec.json.encode(call.body)
             headers["Content-Type"] = "application/json"
-        limits = aiohttp.ClientTimeout(total=timeout, sock_read=SILENCE_S, sock_connect=self._timeout)
+        limits = aiohttp.ClientTimeout(
+            total=timeout, sock_read=max(SILENCE_S, call.takes_s), sock_connect=self._timeout
+        )
         async with self._http().request(
             call.method,
             self.address.url + call.path,

@@ -13,8 +13,10 @@ from atoll.client.views import (
     EventView,
     FindingView,
     GroupView,
+    HealthView,
     InstanceView,
     OfferView,
+    PriceListView,
     ProviderView,
     SessionView,
     SiteView,
@@ -33,6 +35,8 @@ from atoll.session import SessionSpec
 from atoll.site import Site
 
 T = TypeVar("T")
+PRICES_S = 660.0
+"""Seconds that reading a cloud's price list may take: a little more than the control plane waits for it."""
 Document = Mapping[str, Any]
 
 
@@ -49,6 +53,12 @@ class Link(View):
     url: str
 
 
+class PriceDocument(View):
+    """The answer of `/v1/prices:export`."""
+
+    content: str
+
+
 class Certificate(View):
     """The answer of `/v1/ca`."""
 
@@ -57,7 +67,10 @@ class Certificate(View):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call(Generic[T]):
-    """One request. `repeatable`: sending it twice does no harm, so a broken connection may be retried."""
+    """One request. `repeatable`: sending it twice does no harm, so a broken connection may be retried.
+
+    `takes_s` is how long its answer may take, where that is longer than a client waits for others.
+    """
 
     method: str
     path: str
@@ -65,6 +78,7 @@ class Call(Generic[T]):
     body: object = None
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    takes_s: float = 0.0
 
     @property
     def repeatable(self) -> bool:
@@ -247,6 +261,56 @@ def shapes(provider: str) -> Call[Page[OfferView]]:
 def provider_doctor(provider: str) -> Call[Page[FindingView]]:
     """Check a provider's account."""
     return Call(method="GET", path=f"/v1/providers/{_q(provider)}/doctor", answer=Page[FindingView])
+
+
+def provider_health(provider: str) -> Call[HealthView]:
+    """Look at a provider's limits, pauses, credentials' age and last sweep."""
+    return Call(method="GET", path=f"/v1/providers/{_q(provider)}/health", answer=HealthView)
+
+
+def rotate(provider: str, credentials: Document) -> Call[ProviderView]:
+    """Replace a provider's credentials once they are found to work."""
+    body = {"credentials": dict(credentials)}
+    return Call(method="POST", path=f"/v1/providers/{_q(provider)}:rotate", answer=ProviderView, body=body)
+
+
+def resize(group: str, least: int | None, most: int | None) -> Call[GroupView]:
+    """Change a group's bounds; None leaves one as it is."""
+    path = f"/v1/groups/{_q(group)}:resize"
+    return Call(method="POST", path=path, answer=GroupView, body={"min": least, "max": most})
+
+
+def terminate(group: str, now: bool) -> Call[GroupView]:
+    """Close a group; with `now` whatever runs there."""
+    path = f"/v1/groups/{_q(group)}:terminate"
+    return Call(method="POST", path=path, answer=GroupView, body={"now": now})
+
+
+def price_lists() -> Call[Page[PriceListView]]:
+    """Ask how the prices of all providers stand."""
+    return Call(method="GET", path="/v1/prices", answer=Page[PriceListView])
+
+
+def prices(provider: str, shape: str) -> Call[PriceListView]:
+    """Ask for a provider's prices of the shapes that match a pattern."""
+    return Call(method="GET", path=f"/v1/prices/{_q(provider)}", answer=PriceListView, query={"shape": shape})
+
+
+def update_prices(provider: str, accept_jumps: bool) -> Call[PriceListView]:
+    """Let a provider's live source be read now."""
+    path, body = f"/v1/prices/{_q(provider)}:update", {"accept_jumps": accept_jumps}
+    return Call(method="POST", path=path, answer=PriceListView, body=body, takes_s=PRICES_S)
+
+
+def import_prices(body: Document) -> Call[Page[PriceListView]]:
+    """Put a price file's lists in place."""
+    return Call(method="POST", path="/v1/prices:import", answer=Page[PriceListView], body=dict(body))
+
+
+def export_prices(provider: str) -> Call[PriceDocument]:
+    """Ask for the lists in place as a price file."""
+    query = {"provider": provider} if provider else {}
+    return Call(method="GET", path="/v1/prices:export", answer=PriceDocument, query=query)
 
 
 def sweep(provider: str, dry_run: bool) -> Call[Page[SweepFinding]]:

@@ -5,7 +5,7 @@ import http.client
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -22,8 +22,10 @@ from atoll.client.views import (
     EventView,
     FindingView,
     GroupView,
+    HealthView,
     InstanceView,
     OfferView,
+    PriceListView,
     ProviderView,
     SessionView,
     SiteView,
@@ -234,6 +236,42 @@ class Client:
         """Check a provider's account without creating anything."""
         return self.call(calls.provider_doctor(provider)).items
 
+    def provider_health(self, provider: str) -> HealthView:
+        """Return a provider's limits, pauses, credentials' age and last sweep."""
+        return self.call(calls.provider_health(provider))
+
+    def rotate(self, provider: str, credentials: Mapping[str, Any]) -> ProviderView:
+        """Replace a provider's credentials; `Conflict`, and the old ones stay, when the new ones do not work."""
+        return self.call(calls.rotate(provider, credentials))
+
+    def resize(self, group: str, *, least: int | None = None, most: int | None = None) -> GroupView:
+        """Change an elastic group's bounds."""
+        return self.call(calls.resize(group, least, most))
+
+    def terminate(self, group: str, *, now: bool = False) -> GroupView:
+        """Close an elastic group: its size becomes 0..0 and its instances go, with `now` whatever runs there."""
+        return self.call(calls.terminate(group, now))
+
+    def price_lists(self) -> list[PriceListView]:
+        """Return how the prices of all providers stand, without their rows."""
+        return self.call(calls.price_lists()).items
+
+    def prices(self, provider: str, *, shape: str = "*") -> PriceListView:
+        """Return a provider's prices: of the shapes that match a glob pattern, and what checks said of them."""
+        return self.call(calls.prices(provider, shape))
+
+    def update_prices(self, provider: str, *, accept_jumps: bool = False) -> PriceListView:
+        """Let a provider's live source be read now; `accept_jumps` believes prices that fell to less than a fifth."""
+        return self.call(calls.update_prices(provider, accept_jumps))
+
+    def import_prices(self, file: Document) -> list[PriceListView]:
+        """Put a price file's lists in place; `file` has its `name`, `content`, `signature` and what it may do."""
+        return self.call(calls.import_prices(file)).items
+
+    def export_prices(self, provider: str = "") -> str:
+        """Return the lists in place as the text of a price file, of one provider or of all."""
+        return self.call(calls.export_prices(provider)).content
+
     def sweep(self, provider: str, *, dry_run: bool = False) -> list[SweepFinding]:
         """Compare a provider's inventory with the store; end what nobody owns (not with `dry_run`)."""
         return self.call(calls.sweep(provider, dry_run)).items
@@ -309,7 +347,7 @@ class Client:
         pause = PAUSE_S
         while True:
             try:
-                with self._open(call, self._timeout) as response:
+                with self._open(call, max(self._timeout, call.takes_s)) as response:
                     return call.read(response.status, response.read())
             except _BROKEN as error:
                 if self._hopeless(error) or not call.repeatable or self._clock.monotonic() > limit:

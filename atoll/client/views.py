@@ -101,7 +101,7 @@ class AgentView(View):
 
 
 class InstanceView(View):
-    """A provider-side machine, from intent to its observed end."""
+    """A provider-side machine, from intent to its observed end; `catalogue` is the price list of its `price`."""
 
     id: str
     provider: str
@@ -121,10 +121,11 @@ class InstanceView(View):
     created_at: float
     joined_at: float | None
     ended_at: float | None
+    catalogue: str = ""
 
 
 class SiteView(View):
-    """A place, with what its agents have and what is free there."""
+    """A place, with what its agents have and what is free there; `upkeep` is what its price follows from."""
 
     name: str
     labels: dict[str, str]
@@ -134,6 +135,7 @@ class SiteView(View):
     capacity: SlotsView
     free: SlotsView
     created_at: float
+    upkeep: str = ""
 
 
 class GroupView(View):
@@ -152,14 +154,69 @@ class GroupView(View):
     created_at: float
 
 
+class PriceView(View):
+    """A row of a price list: what the list says of a machine type, in its currency, and what this account pays.
+
+    `price` is None where nothing is to be believed: unpriced, never chosen.
+    """
+
+    shape: str
+    zone: str
+    spot: bool
+    listed: float
+    price: float | None
+    cpu: float
+    gpus: int
+    gpu_model: str
+
+
+class PriceRemarkView(View):
+    """What a check said about a row; a `dropped` one is not used."""
+
+    shape: str
+    zone: str
+    spot: bool
+    listed: float
+    reason: str
+    dropped: bool
+
+
+class PriceListView(View):
+    """How a provider's prices stand. `at` is their date, None where there are none; rows only where asked for.
+
+    `live` says that its cloud has a source that is read regularly, `failure` what that source last failed with;
+    `blocks` that nothing is launched at stale prices.
+    """
+
+    provider: str
+    kind: str
+    source: str
+    currency: str
+    at: float | None
+    age_s: float | None
+    stale: bool
+    blocks: bool
+    live: bool
+    count: int
+    dropped: int
+    failure: str
+    failed_at: float | None
+    rules: dict[str, Any]
+    rows: list[PriceView] = []
+    remarks: list[PriceRemarkView] = []
+
+
 class ProviderView(View):
-    """A cloud account."""
+    """A cloud account. `credentials_at` is since when it has the credentials it has here, None where it has none."""
 
     name: str
     kind: str
     settings: dict[str, Any]
     live: int
     created_at: float
+    prices: dict[str, Any] = {}
+    orphans: str = "terminate"
+    credentials_at: float | None = None
 
 
 class TokenView(View):
@@ -293,6 +350,42 @@ class SweepFinding(View):
     state: str
     finding: str
     action: str
+
+
+class LimitView(View):
+    """What an account may have of something. `committed` is what lives or is to; `learned`: it follows from a refusal.
+
+    `left_s` is for how long a learned one is believed yet.
+    """
+
+    name: str
+    limit: int
+    committed: int
+    counts: str
+    shapes: list[str]
+    spot: bool | None
+    learned: bool
+    left_s: float
+
+
+class PauseView(View):
+    """A class of calls, or a shape, that is left alone for `left_s` seconds yet."""
+
+    what: str
+    why: str
+    left_s: float
+
+
+class HealthView(View):
+    """A provider's account: limits, pauses, the age of its credentials (None: it has none here), its last sweep."""
+
+    orphans: str
+    live: int
+    credentials_age_s: float | None
+    limits: list[LimitView]
+    pauses: list[PauseView]
+    swept_at: float | None = None
+    swept: str = ""
 
 
 class FindingView(View):

@@ -14,6 +14,7 @@ from federation.api import (
     installation,
     joining,
     market,
+    prices,
     problems,
     providers,
     session_streams,
@@ -23,15 +24,12 @@ from federation.api import (
 )
 from federation.api.auth import Caller
 from federation.api.openapi import document
-from federation.api.route import Access, Call, Route, Services
-
-MAX_BODY = 1024 * 1024
-"""Bytes of a request to the API; users' traffic to apps is not limited."""
+from federation.api.route import MAX_BODY, Access, Call, Route, Services
 
 Front = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 """Looks at a request before all routes and may answer it: the gateway."""
 
-RESOURCES = (installation, sessions, session_streams, agents, groups, sites, providers, market, tokens, joining)
+RESOURCES = (installation, sessions, session_streams, agents, groups, sites, providers, prices, market, tokens, joining)
 _NOBODY = Caller("")
 
 
@@ -154,6 +152,8 @@ async def _body(request: web.Request, route: Route) -> Any:
     if request.can_read_body and kind not in ("application/json", "application/octet-stream"):
         # A form of another site's page can only send other types: they are never taken for JSON.
         raise Forbidden(f"the body is {kind}, not JSON", hint="send Content-Type: application/json")
+    if route.limit != MAX_BODY:
+        request = request.clone(client_max_size=route.limit)
     raw = await request.read()
     try:
         value = msgspec.json.decode(raw or b"{}")

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 from atoll.client import views as api
 from atoll.document import group as read
 from atoll.plan import Note, Step
@@ -16,6 +18,19 @@ class DecisionsQuery(Query):
     """How many plans to look back."""
 
     limit: int = 50
+
+
+class Resize(msgspec.Struct, kw_only=True):
+    """New bounds; what is absent stays."""
+
+    min: int | None = None
+    max: int | None = None
+
+
+class Terminate(msgspec.Struct, kw_only=True):
+    """With `now` the group's instances end at once, whatever runs there; else when they are empty."""
+
+    now: bool = False
 
 
 async def _view(call: Call, name: str) -> api.GroupView:
@@ -50,6 +65,20 @@ async def put(call: Call) -> api.GroupView:
 async def delete(call: Call) -> None:
     """Delete a group that has no agents and no instances."""
     await call.control.groups.delete(call.path["name"])
+
+
+async def resize(call: Call) -> api.GroupView:
+    """Change an elastic group's bounds."""
+    body: Resize = call.body
+    row = await call.control.groups.resize(call.path["name"], least=body.min, most=body.max, by=call.caller.owner)
+    return await _view(call, row.name)
+
+
+async def terminate(call: Call) -> api.GroupView:
+    """Close an elastic group: its size becomes 0..0 and its instances go, with `now` whatever runs there."""
+    body: Terminate = call.body
+    row = await call.control.groups.terminate(call.path["name"], now=body.now, by=call.caller.owner)
+    return await _view(call, row.name)
 
 
 async def why(call: Call) -> api.WhyView:
@@ -96,5 +125,13 @@ ROUTES = (
     Route(
         method="GET", path=_BASE + "/{name}/decisions", handle=decisions, access=Access.USER, query=DecisionsQuery,
         answer=Page[api.StepView], summary="The group's decision log, newest first",
+    ),
+    Route(
+        method="POST", path=_BASE + "/{name}:resize", handle=resize, access=Access.USER, body=Resize,
+        answer=api.GroupView, summary="Change a group's bounds",
+    ),
+    Route(
+        method="POST", path=_BASE + "/{name}:terminate", handle=terminate, access=Access.USER, body=Terminate,
+        answer=api.GroupView, summary="Close a group, at once or as its sessions end",
     ),
 )  # fmt: skip

@@ -65,4 +65,4 @@ END
 chmod 700 "$home/bin/atoll-agent"
 printf 'atoll: this machine has no atoll command; use %s run|leave instead of atoll agent run|leave\n' \
     "$home/bin/atoll-agent" >&2
-ATOLL_JOIN_TOKEN="$token" exec "$home/bin/atoll-agent" join "$url"
+ATOLL_JOIN_TOKEN="$token" exec "$home/bin/atoll-agent" join "$url" "$@"

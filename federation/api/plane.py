@@ -1,7 +1,7 @@
 """The control plane as the API, the pages and the gateway see it: `federation.control.control.Control` fits."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from atoll.agent import Agent
@@ -14,6 +14,7 @@ from atoll.session import Session, SessionSpec
 from atoll.site import Site
 from atoll.token import Token
 from federation.control.config import ControlConfig
+from federation.control.prices import PriceFile, Standing
 from federation.ports import Bus, LogStore, Store
 from providers.port import Driver
 
@@ -130,6 +131,14 @@ class GroupsPort(NounsPort[Group], Protocol):
         """Return the newest plans that mention the group, newest first."""
         ...
 
+    async def resize(self, name: str, *, least: int | None, most: int | None, by: str) -> Group:
+        """Change an elastic group's bounds."""
+        ...
+
+    async def terminate(self, name: str, *, now: bool, by: str) -> Group:
+        """Close an elastic group; with `now` whatever runs there."""
+        ...
+
 
 class ProvidersPort(NounsPort[Provider], Protocol):
     """Providers and their drivers."""
@@ -140,6 +149,10 @@ class ProvidersPort(NounsPort[Provider], Protocol):
 
     async def shapes(self, name: str) -> Sequence[Shape]:
         """Return what it could make now."""
+        ...
+
+    async def rotate(self, name: str, credentials: Mapping[str, object], *, by: str) -> Provider:
+        """Replace its credentials by ones that work, or raise `Conflict`."""
         ...
 
 
@@ -237,6 +250,34 @@ class SweeperPort(Protocol):
         ...
 
 
+class HealthPort(Protocol):
+    """How providers' accounts are."""
+
+    async def look(self, name: str) -> Any:
+        """Return the fields of `federation.control.health.Health`."""
+        ...
+
+
+class PricesPort(Protocol):
+    """Price lists of providers."""
+
+    async def standings(self, provider: str = "") -> list[Standing]:
+        """Return how the prices of one or all stand; `NotFound` for an unknown one."""
+        ...
+
+    async def update(self, provider: str, *, by: str, accept_jumps: bool = False) -> Standing:
+        """Read the live source now."""
+        ...
+
+    async def import_file(self, given: PriceFile, *, by: str) -> list[Standing]:
+        """Put a file's lists in place."""
+        ...
+
+    async def export(self, provider: str = "") -> str:
+        """Return the lists in place as a file's text."""
+        ...
+
+
 class LinksPort(Protocol):
     """The agents' links."""
 
@@ -330,6 +371,16 @@ class Plane(Protocol):
     @property
     def sweeper(self) -> SweeperPort:
         """Sweeps."""
+        ...
+
+    @property
+    def health(self) -> HealthPort:
+        """Providers' health."""
+        ...
+
+    @property
+    def prices(self) -> PricesPort:
+        """Prices."""
         ...
 
     @property

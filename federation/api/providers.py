@@ -1,4 +1,4 @@
-"""Routes of providers: list, create, apply, look, delete, and what their clouds say: shapes, doctor, sweep."""
+"""Routes of providers: list, create, apply, look, delete, and what their clouds say: shapes, doctor, sweep, health."""
 
 from typing import Any
 
@@ -18,6 +18,12 @@ class Sweep(msgspec.Struct, kw_only=True):
     """With `dry_run` a sweep only says what it would do."""
 
     dry_run: bool = False
+
+
+class Rotation(msgspec.Struct, kw_only=True):
+    """The new credentials, all of them."""
+
+    credentials: dict[str, Any]
 
 
 async def _view(call: Call, name: str) -> api.ProviderView:
@@ -79,6 +85,18 @@ async def sweep(call: Call) -> Page[api.SweepFinding]:
     return Page([views.sweep(row) for row in await call.control.sweeper.sweep(name, dry_run=body.dry_run)])
 
 
+async def health(call: Call) -> api.HealthView:
+    """Return the account's limits, what is left alone for now, the credentials' age and the last sweep."""
+    return views.health(await call.control.health.look(call.path["name"]))
+
+
+async def rotate(call: Call) -> api.ProviderView:
+    """Replace the credentials once the driver's doctor finds the new ones well; 409 and the old stay if not."""
+    body: Rotation = call.body
+    row = await call.control.providers.rotate(call.path["name"], body.credentials, by=call.caller.owner)
+    return await _view(call, row.name)
+
+
 ROUTES = (
     Route(
         method="GET", path=_BASE, handle=list_, access=Access.USER,
@@ -111,5 +129,13 @@ ROUTES = (
     Route(
         method="POST", path=_BASE + "/{name}:sweep", handle=sweep, access=Access.USER, body=Sweep,
         answer=Page[api.SweepFinding], summary="Compare the cloud's inventory with ours",
+    ),
+    Route(
+        method="GET", path=_BASE + "/{name}/health", handle=health, access=Access.USER,
+        answer=api.HealthView, summary="Limits, pauses, credentials' age and last sweep",
+    ),
+    Route(
+        method="POST", path=_BASE + "/{name}:rotate", handle=rotate, access=Access.USER, body=Rotation,
+        answer=api.ProviderView, summary="Replace the credentials by ones that work",
     ),
 )  # fmt: skip

@@ -16,6 +16,8 @@ from federation.api.auth import Caller, Door
 from federation.api.plane import Plane
 
 Item = TypeVar("Item")
+MAX_BODY = 1024 * 1024
+"""Bytes of a request to the API unless its route says otherwise; users' traffic to apps is not limited."""
 
 
 class Access(StrEnum):
@@ -88,7 +90,7 @@ class Route:
     """One row. `path` has `{name}` parts; `access` must be given, None is refused when the table is built.
 
     `handle` returns an object of type `answer` (None: no body), or a response of its own for `content`
-    other than JSON.
+    other than JSON. `limit` is how many bytes a request's body may have.
     """
 
     method: str
@@ -101,3 +103,4 @@ class Route:
     query: type[Query] = NoQuery
     body: Any = None
     content: str = "application/json"
+    limit: int = MAX_BODY

@@ -12,6 +12,7 @@ from atoll.instance import Instance, Shape
 from atoll.money import PER_UNIT
 from atoll.offer import Decision, Offer, Rejection
 from atoll.plan import Note, Step
+from atoll.pricing import dump_price_rules
 from atoll.session import Member, Session
 from atoll.site import Site
 from atoll.slots import Slots, total
@@ -134,6 +135,7 @@ def instance(row: Instance, now: float) -> views.InstanceView:
         created_at=row.created_at,
         joined_at=row.joined_at,
         ended_at=row.ended_at,
+        catalogue=row.shape.catalogue,
     )
 
 
@@ -150,6 +152,7 @@ def site(row: Site, agents: Iterable[views.AgentView], all_slots: Mapping[str, t
         capacity=slots(total(capacity for capacity, _ in pairs)),
         free=slots(total(free for _, free in pairs)),
         created_at=row.created_at,
+        upkeep=row.upkeep.formula if row.upkeep else "",
     )
 
 
@@ -178,7 +181,16 @@ def provider(row: Provider, live: int) -> views.ProviderView:
         key: "***" if any(word in key.lower() for word in _SECRET_WORDS) else value
         for key, value in row.settings.items()
     }
-    return views.ProviderView(name=row.name, kind=row.kind, settings=hidden, live=live, created_at=row.created_at)
+    return views.ProviderView(
+        name=row.name,
+        kind=row.kind,
+        settings=hidden,
+        live=live,
+        created_at=row.created_at,
+        prices=dump_price_rules(row.prices),
+        orphans=row.orphans,
+        credentials_at=row.credentials_at,
+    )
 
 
 def token(row: Token, *, secret: str = "", command: str = "", paste: str = "") -> views.TokenView:
@@ -304,6 +316,39 @@ def why(row: Any) -> views.WhyView:
         steps=[step(each, plan, at) for at, plan, each in row.steps],
         events=[event(each) for each in row.events],
     )
+
+
+def health(row: Any) -> views.HealthView:
+    """Return a provider's health."""
+    return views.HealthView(
+        orphans=row.orphans,
+        live=row.live,
+        credentials_age_s=row.credentials_age_s,
+        limits=[
+            views.LimitView(
+                name=each.name,
+                limit=each.limit,
+                committed=each.committed,
+                counts=each.counts,
+                shapes=list(each.shapes),
+                spot=each.spot,
+                learned=each.learned,
+                left_s=left,
+            )
+            for each, left in row.limits
+        ],
+        pauses=[views.PauseView(what=each.what, why=each.why, left_s=each.left_s) for each in row.pauses],
+        swept_at=row.swept.at if row.swept else None,
+        swept=_swept(row.swept) if row.swept else "",
+    )
+
+
+def _swept(row: Any) -> str:
+    if row.error:
+        return f"failed: {row.error}"
+    if not row.findings:
+        return "cloud and records agree"
+    return "; ".join(f"{each.provider_id}: {each.finding} ({each.action})" for each in row.findings)
 
 
 def sweep(row: Any) -> views.SweepFinding:

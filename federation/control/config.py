@@ -38,8 +38,10 @@ class ControlConfig:
     `agent_url` is what agents dial (https), `secret_key` the installation's secret for grants and derived
     join tokens. A session is `lost` after `lost_after_s` without its agent. After a start with agents on
     record, and after a mass loss, nothing is drained or ended for `settle_s` (I12): as long as agents
-    need to be noticed missing and to come back (lost_after + the longest reconnect pause). A refused
-    shape is not tried again for `backoff_s`, doubling up to `backoff_max_s`.
+    need to be noticed missing and to come back (lost_after + the longest reconnect pause). What a cloud
+    refused is left alone for a random time up to `backoff_s`, doubling up to `backoff_max_s`; of each class
+    of calls `calls_burst` go out at once, then `calls_rate` a second. An account's limits are read again after
+    `quota_s`, and one that was learned from a refusal is believed for `learned_s`.
     """
 
     authority: Authority
@@ -55,6 +57,10 @@ class ControlConfig:
     settle_s: float = 45.0
     backoff_s: float = 20.0
     backoff_max_s: float = 300.0
+    calls_rate: float = 5.0
+    calls_burst: float = 20.0
+    quota_s: float = 300.0
+    learned_s: float = 900.0
     prices_s: float = 60.0
     absent_after_s: float = 60.0
     certificate_s: float = 86400.0

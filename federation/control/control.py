@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from atoll import __version__
 from atoll.agent import Agent
 from atoll.clock import Chance, Clock
-from atoll.group import Group, Provider
+from atoll.group import Provider
 from atoll.ids import new_id
 from atoll.instance import Instance
 from atoll.offer import Decision
@@ -18,9 +18,12 @@ from federation.control.agents import KEPT, Agents
 from federation.control.catalog import Catalog
 from federation.control.changes import Changes
 from federation.control.config import ControlConfig
+from federation.control.health import Healths
 from federation.control.launches import Launches
 from federation.control.links import Links
 from federation.control.named import Groups, Providers, Sites
+from federation.control.prices import Prices, Verify
+from federation.control.quotas import Quotas
 from federation.control.reconcile import Reconciler
 from federation.control.scheduling import Scheduling
 from federation.control.sessions import Sessions
@@ -34,6 +37,7 @@ from federation.control.world import Observer, demand
 from federation.ports import Bus, LogStore, Store
 from federation.routing.place import rank
 from providers.port import Driver
+from providers.prices.feed import Feed
 from tunnel import wire
 
 
@@ -98,6 +102,8 @@ class Control:
         steps: Steps,
         config: ControlConfig,
         *,
+        feeds: Callable[[Provider], Feed | None] = lambda _: None,
+        verify: Verify | None = None,
         database: str = "",
     ) -> None:
         self.store, self.logs, self.bus, self.clock, self.config = store, logs, bus, clock, config
@@ -107,27 +113,32 @@ class Control:
         self.installation = ""
         self.changes = changes = Changes(store, bus, clock, steps)
         self.links = Links(changes, logs, config, clock)
-        catalog = Catalog(drivers, config, clock)
+        self.prices = Prices(changes, chance, lambda row: feeds(catalog.opened(row)), verify)
+        catalog = Catalog(drivers, self.prices.book, config, clock, chance)
+        quotas = Quotas(catalog, config, clock)
         self.agents = Agents(changes, self.links, self._changed)
         self.sessions = Sessions(changes, chance, self._changed)
         self.sites = Sites(Site, changes, self._changed)
-        self.groups = Groups(Group, changes, self._changed)
+        self.groups = Groups(changes, self.agents, self._changed)
         self.providers = Providers(changes, catalog, self._changed)
         self.tokens = Tokens(changes, config, chance, self._changed)
         self.instances = Instances(changes)
         self.usage = Ledger(changes)
         self.why = Explanations(changes, self.sessions, self.agents, self.groups)
-        observer = Observer(changes, self.links, catalog, clock)
+        observer = Observer(changes, self.links, catalog, quotas, clock)
         self.offers = Offers(observer)
         self._scheduling = Scheduling(changes, observer, self.links, self.agents, chance, kept=config.plans_kept)
-        self.launches = Launches(changes, catalog, self.links, config, clock)
+        self.launches = Launches(changes, catalog, quotas, self.links, config, clock)
         self.sweeper = Sweeper(changes, catalog, config)
+        self.health = Healths(changes, self.providers, catalog, quotas, self.sweeper)
         self._watch = Watch(changes, self.links, config)
         self._tasks: set[asyncio.Task[None]] = set()
         self._schedule = Reconciler("schedule", self._scheduled, every=config.schedule_s)
         self._launch = Reconciler("launch", self.launches.round, every=config.launch_s)
         self._sweep = Reconciler("sweep", self.sweeper.round, every=config.sweep_s)
         self._watching = Reconciler("watch", self._watch.round, every=config.watch_s)
+        self._pricing = Reconciler("prices", self.prices.round, every=config.prices_s)
+        self.prices.on_change = catalog.forget
         self._wire_hints()
 
     def _wire_hints(self) -> None:
@@ -204,4 +215,4 @@ class Control:
         task.add_done_callback(self._tasks.discard)
 
     def _reconcilers(self) -> tuple[Reconciler, ...]:
-        return (self._watching, self._schedule, self._launch, self._sweep)
+        return (self._watching, self._schedule, self._launch, self._sweep, self._pricing)

@@ -7,7 +7,6 @@ leaves a row from which the next round goes on. Nothing is counted as gone befor
 import asyncio
 import hashlib
 import hmac
-import shlex
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -20,12 +19,15 @@ from atoll.instance import Instance
 from atoll.states import AgentState, InstanceState, Reason
 from atoll.token import Token, TokenKind
 from federation.control.agents import KEPT
+from federation.control.bootscript import BootScript
 from federation.control.catalog import Catalog, priced
 from federation.control.changes import Change, Changes
 from federation.control.config import ControlConfig
+from federation.control.guard import Guard, Paused
 from federation.control.links import Links
 from federation.control.members import vanished
-from providers.errors import Absent, ProviderError, Throttled, Unknown
+from federation.control.quotas import Quotas
+from providers.errors import Absent, ProviderError, Quota, Throttled, Unknown
 from providers.port import Driver, Intent, Machine, MachineState
 from tunnel.jointoken import JoinToken, token_hash
 
@@ -45,9 +47,12 @@ class _Missing:
 class Launches:
     """Carries instance rows on to their next state. Calls to one provider never delay another's (L2)."""
 
-    def __init__(self, changes: Changes, catalog: Catalog, links: Links, config: ControlConfig, clock: Clock) -> None:
+    def __init__(
+        self, changes: Changes, catalog: Catalog, quotas: Quotas, links: Links, config: ControlConfig, clock: Clock
+    ) -> None:
         self._changes = changes
         self._catalog = catalog
+        self._quotas = quotas
         self._links = links
         self._config = config
         self._clock = clock
@@ -100,6 +105,8 @@ class Launches:
         async def guarded() -> None:
             try:
                 await work
+            except Paused as error:
+                log.debug("provider call is paused", what=key, error=error.message)
             except ProviderError as error:
                 log.warning("provider call failed", what=key, reason=str(error.kind), error=error.message)
             except Exception as error:
@@ -116,8 +123,7 @@ class Launches:
                 await self._prepare(row)
                 self.on_progress()
             case _I.CREATING:
-                if not self._catalog.blocked(row.provider, ""):
-                    await self._create(row, driver, group)
+                await self._create(row, provider, group)
             case _I.BOOTING | _I.STARTING | _I.JOINED:
                 await self._wait_for_join(row, driver, group)
             case _I.ENDING:
@@ -152,28 +158,26 @@ class Launches:
                 await change.tx.insert(token)
             await change.instance(now, _I.CREATING, now.reason, f"asks {row.provider} for {priced(row.shape)}")
 
-    async def _create(self, row: Instance, driver: Driver, group: Group | None) -> None:
+    async def _create(self, row: Instance, provider: Provider, group: Group | None) -> None:
+        driver = self._catalog.driver(provider)
         intent = Intent(
             id=row.id,
             owner=self._owner,
             shape=row.shape,
-            user_data=self.user_data(row.id),
-            tags={"atoll-group": row.group, "atoll-instance": row.id},
+            user_data=self.user_data(row, provider, group),
+            tags={**row.tags, "atoll-group": row.group, "atoll-instance": row.id},
             max_life_s=group.max_life_s if group else 0.0,
         )
         try:
             machine = await self._changes.steps.run("launch.create", lambda: driver.create(intent))
-        except Throttled as error:
-            self._catalog.refuse(row.provider, row.shape.key, error)
-            return
-        except Unknown as error:
+        except (Throttled, Unknown) as error:
             await self._unsure(row, group, error)
             return
         except ProviderError as error:
-            self._catalog.refuse(row.provider, row.shape.key, error)
+            if isinstance(error, Quota):
+                await self._learn(row, error)
             await self._refused(row, error)
             return
-        self._catalog.accept(row.provider, row.shape.key)
         await self._confirm(row.id, machine)
 
     async def _confirm(self, key: str, machine: Machine) -> None:
@@ -198,44 +202,43 @@ class Launches:
             await change.instance(now, _I.GONE, error.kind, error.message)
         self.on_change()
 
+    async def _learn(self, row: Instance, error: Quota) -> None:
+        """The account may have no more of this: what is live now is taken for its limit."""
+        async with self._changes.look() as tx:
+            live = await tx.find(Instance, provider=row.provider, state=[str(s) for s in _I if s is not _I.GONE])
+        self._quotas.learn(row.provider, row.shape, error, live)
+
     async def _unsure(self, row: Instance, group: Group | None, error: ProviderError) -> None:
-        """The call may have happened: repeating it is safe, and past the deadline it is ended whatever it is."""
+        """This call or an earlier one may have happened: repeating it is safe; past the deadline it is ended."""
         if self._changes.clock.now() - row.created_at < (group.boot_s if group else 0.0):
             log.info("create has no answer yet", instance=row.id, error=error.message)
             return
-        await self.end(row.id, Reason.CREATE_UNKNOWN, "no answer from the cloud within the boot deadline")
+        await self.end(row.id, error.kind, f"not made within the boot deadline: {error.message}")
 
-    async def _wait_for_join(self, row: Instance, driver: Driver, group: Group | None) -> None:
+    async def _wait_for_join(self, row: Instance, driver: Guard, group: Group | None) -> None:
         """Not joined by its deadline: keep the console's words, end it, and leave this offer alone for a while (I3)."""
         limit = group.boot_s if group else 0.0
         if self._changes.clock.now() - row.since < limit:
             return
-        console = await self._changes.steps.run("launch.console", lambda: driver.console(row.provider_id))
-        late = Unknown(f"no agent joined within {limit:.0f} s")
-        self._catalog.refuse(row.provider, row.shape.key, late)
-        await self.end(row.id, Reason.NOT_JOINED, late.message, console=console[-65536:])
+        console = ""
+        try:
+            console = await self._changes.steps.run("launch.console", lambda: driver.console(row.provider_id))
+        except ProviderError as error:  # its words would be good to have; its end is not to wait for them
+            log.warning("console not to be had", instance=row.id, error=error.message)
+        late = f"no agent joined within {limit:.0f} s"
+        driver.shun(row.shape, f"{Reason.NOT_JOINED}: {late}")
+        await self.end(row.id, Reason.NOT_JOINED, late, console=console[-65536:])
 
-    def user_data(self, instance: str) -> str:
-        """Return the boot script: URL, CA pin and the single-use token of this intent, nothing else that is secret.
+    def user_data(self, row: Instance, provider: Provider, group: Group | None) -> str:
+        """Return the boot script of one machine; its token's secret is derived from the installation's key.
 
-        The token's secret is derived from the installation's key, so that a repeated create sends equal bytes.
+        So a repeated create sends equal bytes, as long as its group keeps its terms.
         """
-        url, authority = self._config.agent_url, self._config.authority
-        token = JoinToken(url=url, pin=authority.pin, secret=self._secret(instance)).text()
-        pin = f"sha256//{authority.server_pin}"
-        return "\n".join(
-            (
-                "#!/bin/sh",
-                f"# Boot script of Atoll instance {instance}: joins {url} once, with a single-use token.",
-                "set -eu",
-                f"export ATOLL_JOIN_TOKEN={shlex.quote(token)} ATOLL_JOIN_NAME={shlex.quote(instance)}",
-                "if command -v atoll >/dev/null 2>&1; then",
-                f"  exec atoll agent join {shlex.quote(url)} --foreground",
-                "fi",
-                f"curl -fsSk --pinnedpubkey {shlex.quote(pin)} {shlex.quote(url + '/join')} | sh -s -- --foreground",
-                "",
-            )
-        )
+        terms = group or Group(name=row.group, site=row.site)
+        token = JoinToken(url=self._config.agent_url, pin=self._config.authority.pin, secret=self._secret(row.id))
+        return BootScript(
+            name=row.id, token=token, cloud=provider.kind, boot_s=terms.boot_s, max_life_s=terms.max_life_s
+        ).render()
 
     def _secret(self, instance: str) -> str:
         return hmac.new(self._config.secret_key, f"join {instance}".encode(), hashlib.sha256).hexdigest()
@@ -300,8 +303,12 @@ class Launches:
         if agent is None or agent.state not in KEPT:
             return
         live = self._links.live(agent.id)
-        reclaimed = Reason.RECLAIMED if row.shape.spot and row.state is not _I.ENDING else Reason.AGENT_GONE
-        await vanished(change, agent.id, reclaimed, f"its machine {row.id} was taken away: {message}")
+        if row.state is _I.ENDING and row.reason is Reason.USER:
+            why, text = Reason.USER, f"its machine {row.id} was ended: {row.message}"
+        else:
+            why = Reason.RECLAIMED if row.shape.spot and row.state is not _I.ENDING else Reason.AGENT_GONE
+            text = f"its machine {row.id} was taken away: {row.message if row.state is _I.ENDING else message}"
+        await vanished(change, agent.id, why, text)
         await change.agent(agent, AgentState.GONE, Reason.TERMINATED, message)
         if live:
             live.link.close("the machine has ended")
@@ -319,7 +326,10 @@ class Launches:
         for row in rows:
             machine = listed.get(row.id)
             if machine is None:
-                await self._unlisted(row)
+                await self._unlisted(row, "the cloud has not listed it for a while: someone else ended it")
+                continue
+            if machine.state is MachineState.STOPPED and row.state in (_I.BOOTING, _I.JOINED, _I.DRAINING):
+                await self._unlisted(row, "found switched off: by itself, or by someone else")
                 continue
             self._missing.pop(row.id, None)
             await self._judge(row, machine)
@@ -340,11 +350,11 @@ class Launches:
             if driver:
                 await self._changes.steps.run("cold.start", lambda: driver.start(row.provider_id))
 
-    async def _unlisted(self, row: Instance) -> None:
-        """A confirmed machine that is long unlisted and whose agent is silent is ended, which tells the truth."""
+    async def _unlisted(self, row: Instance, why: str) -> None:
+        """A confirmed machine that is long unlisted, or off, and whose agent is silent is ended: to learn the truth."""
         settled = row.state in (_I.BOOTING, _I.JOINED, _I.DRAINING, _I.STOPPED, _I.STARTING, _I.STOPPING)
         if settled and self._links.live(row.agent) is None and self._absent(row.id):
-            await self.end(row.id, Reason.ENDED_BY_CLOUD, "the cloud has not listed it for a while")
+            await self.end(row.id, Reason.ENDED_BY_CLOUD, why)
 
     async def _driver(self, provider: str) -> Driver | None:
         async with self._changes.look() as tx:

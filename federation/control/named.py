@@ -1,21 +1,25 @@
 """Sites, groups and providers: objects that people name, create, change and delete."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Generic, TypeVar
 
 from atoll.agent import Agent
 from atoll.errors import Conflict, Invalid, NotFound
-from atoll.group import Group, GroupKind, Provider
+from atoll.group import Group, GroupKind, Provider, Size
 from atoll.ids import check_name
 from atoll.instance import Instance, Shape
 from atoll.plan import Plan
+from atoll.price import PriceList
 from atoll.site import Site
-from atoll.states import InstanceState
-from federation.control.agents import KEPT
+from atoll.states import AgentState, InstanceState, Reason
+from atoll.token import Token
+from federation.control.agents import KEPT, Agents, drain
 from federation.control.catalog import Catalog
 from federation.control.changes import Change, Changes
+from federation.control.sealing import check_clear
+from providers.errors import ProviderError
 from providers.port import Driver
 
 N = TypeVar("N", Site, Group, Provider)
@@ -44,7 +48,7 @@ class Named(Generic[N]):
                 raise Conflict(
                     f"{self._noun} {row.name!r} exists already", hint=f"see `atoll describe {self._noun} {row.name}`"
                 )
-            row = await self._insert(change, row)
+            row = await self._insert(change, self._kept(row, None))
         self._on_change()
         return row
 
@@ -53,12 +57,13 @@ class Named(Generic[N]):
         async with self._changes.commit(f"{self._noun}.apply") as change:
             have = await change.tx.get(self._kind, row.name)
             if have is None:
-                return await self._insert(change, row), True
-            wanted = replace(row, created_at=have.created_at, version=have.version)
+                return await self._insert(change, self._kept(row, None)), True
+            wanted = replace(self._kept(row, have), created_at=have.created_at, version=have.version)
             if wanted == have:
                 return have, False
             await self._check(change, wanted, have)
             saved = await change.tx.update(wanted)
+            await self._follow(change, saved)
             await change.event(self._noun, row.name, "changed", name=row.name)
         self._on_change()
         return saved, False
@@ -70,8 +75,9 @@ class Named(Generic[N]):
             blockers = await self._dependents(change, row)
             if blockers:
                 shown = ", ".join(blockers[:8]) + (" …" if len(blockers) > 8 else "")
-                raise Conflict(f"{self._noun} {name!r} is in use by {shown}", hint="remove those first")
+                raise Conflict(f"{self._noun} {name!r} is in use by {shown}", hint=self._way_out(row))
             await change.tx.delete(self._kind, name)
+            await self._follow(change, row, deleted=True)
             await change.event(self._noun, name, "deleted", name=name)
         self._on_change()
 
@@ -93,9 +99,20 @@ class Named(Generic[N]):
     async def _check(self, change: Change, row: N, have: N | None) -> None:
         """Raise when `row` may not be; `have` is the one it would replace."""
 
+    def _kept(self, row: N, have: N | None) -> N:  # noqa: ARG002
+        """Return `row` as it is to be stored in place of `have`."""
+        return row
+
+    async def _follow(self, change: Change, row: N, *, deleted: bool = False) -> None:
+        """Bring other rows in line with one that was changed or deleted."""
+
     async def _dependents(self, change: Change, row: N) -> list[str]:  # noqa: ARG002
         """Return what would be left dangling."""
         return []
+
+    def _way_out(self, row: N) -> str:  # noqa: ARG002
+        """Return the hint for one that others depend on."""
+        return "remove those first"
 
     async def list(self) -> list[N]:
         """Return all, oldest first."""
@@ -104,7 +121,14 @@ class Named(Generic[N]):
 
 
 class Sites(Named[Site]):
-    """Places."""
+    """Places. What their price is, their registered machines cost from then on."""
+
+    async def _follow(self, change: Change, row: Site, *, deleted: bool = False) -> None:
+        if deleted:
+            return
+        for agent in await change.tx.find(Agent, site=row.name, state=list(KEPT)):
+            if not agent.instance and agent.price != row.price:
+                await change.tx.update(replace(agent, price=row.price))
 
     async def _dependents(self, change: Change, row: Site) -> list[str]:
         groups = await change.tx.find(Group, site=row.name)
@@ -114,6 +138,58 @@ class Sites(Named[Site]):
 
 class Groups(Named[Group]):
     """Groups; an elastic one must name a provider that is there."""
+
+    def __init__(self, changes: Changes, agents: Agents, on_change: Callable[[], None]) -> None:
+        super().__init__(Group, changes, on_change)
+        self._agents = agents
+
+    async def resize(self, name: str, *, least: int | None, most: int | None, by: str) -> Group:
+        """Change the bounds of an elastic group; None leaves one as it is."""
+        async with self._changes.commit("group.resize") as change:
+            row = await self._elastic(change, name)
+            size = Size(min=row.size.min if least is None else least, max=row.size.max if most is None else most)
+            wanted = replace(row, size=size)
+            await self._check(change, wanted, row)
+            row = await self._resized(change, wanted, f"{size.min} to {size.max} machines, by {by}")
+        self._on_change()
+        return row
+
+    async def terminate(self, name: str, *, now: bool, by: str) -> Group:
+        """Close an elastic group: its size becomes 0..0, so that nothing comes back before it is resized.
+
+        Its agents take no more sessions and go when they are empty. With `now` every instance is ended at
+        once, whatever runs there: those sessions are queued again, if they may be retried, once their machine
+        is seen gone.
+        """
+        why = f"group {name} was terminated by {by}"
+        async with self._changes.commit("group.terminate") as change:
+            row = await self._elastic(change, name)
+            row = await self._resized(change, replace(row, size=Size(min=0, max=0)), why)
+            drained = [
+                await drain(change, agent, Reason.USER, why)
+                for agent in await change.tx.find(Agent, group=name, state=AgentState.READY)
+            ]
+            if now:
+                for instance in await change.tx.find(Instance, group=name, state=LIVE):
+                    await _end(change, instance, why)
+        for agent in drained:
+            self._agents.tell_cordon(agent)
+        self._on_change()
+        return row
+
+    async def _elastic(self, change: Change, name: str) -> Group:
+        row = await self._get(change, name)
+        if row.kind is not GroupKind.ELASTIC:
+            raise Conflict(
+                f"group {name!r} has no provider: its machines are yours to size and to end",
+                hint="see `atoll agent cordon` and `atoll agent remove`",
+            )
+        return row
+
+    async def _resized(self, change: Change, row: Group, message: str) -> Group:
+        saved = await change.tx.update(row)
+        await change.event("group", row.name, "changed", name=row.name, reason=Reason.USER, message=message)
+        return saved
 
     async def plans(self, name: str, limit: int = 20) -> list[Plan]:
         """Return the newest plans that touch this group, newest first."""
@@ -142,6 +218,22 @@ class Groups(Named[Group]):
         agents = await change.tx.find(Agent, group=row.name, state=list(KEPT))
         return [f"instance {i.id}" for i in live] + [f"agent {a.name}" for a in agents if not a.instance]
 
+    def _way_out(self, row: Group) -> str:
+        if row.kind is GroupKind.ELASTIC:
+            return f"end them first: atoll group terminate {row.name} (add --now to end what runs there)"
+        return "remove those first"
+
+
+async def _end(change: Change, row: Instance, why: str) -> None:
+    """End an instance whatever it is at; one that was never asked for is gone at once."""
+    if row.state is InstanceState.ENDING:
+        return
+    for token in await change.tx.find(Token, instance=row.id):
+        await change.tx.delete(Token, token.id)
+    row = await change.tx.get(Instance, row.id) or row
+    to = InstanceState.GONE if row.state is InstanceState.INTENDED else InstanceState.ENDING
+    await change.instance(row, to, Reason.USER, why)
+
 
 class Providers(Named[Provider]):
     """Cloud accounts; `driver` makes the port of one."""
@@ -154,6 +246,41 @@ class Providers(Named[Provider]):
         """Return the driver of a provider."""
         return self._catalog.driver(await self.get(name))
 
+    async def rotate(self, name: str, credentials: Mapping[str, object], *, by: str) -> Provider:
+        """Replace a provider's credentials once its driver's doctor finds the new ones well.
+
+        Raises `Conflict`, and the old ones stay, when it does not. What is being launched goes on.
+        """
+        if not check_clear(credentials):
+            raise Invalid("no credentials were given", hint="atoll provider rotate NAME --set credentials.KEY=@FILE")
+        have = await self.get(name)
+        wanted = self._catalog.closed(replace(have, settings=have.settings | {"credentials": dict(credentials)}), have)
+        await self._well(wanted)
+        async with self._changes.commit("provider.rotate") as change:
+            now = await self._get(change, name)
+            if now.version != have.version:
+                raise Conflict(f"provider {name!r} changed meanwhile", hint="rotate again")
+            saved = await change.tx.update(wanted)
+            await change.event("provider", name, "rotated", name=name, reason=Reason.USER, message=f"by {by}")
+        self._on_change()
+        return saved
+
+    async def _well(self, row: Provider) -> None:
+        """Raise `Conflict` unless the driver's doctor finds everything well with this row."""
+        try:
+            found = await self._catalog.trial(row).doctor()
+        except ProviderError as error:
+            raise Conflict(
+                f"the new credentials of {row.name} do not work: {error.message}", hint="the old ones stay in use"
+            ) from error
+        if bad := [f"{finding.check}: {finding.message}" for finding in found if not finding.ok]:
+            raise Conflict(
+                f"the new credentials of {row.name} do not work: {'; '.join(bad)}", hint="the old ones stay in use"
+            )
+
+    def _kept(self, row: Provider, have: Provider | None) -> Provider:
+        return self._catalog.closed(row, have)
+
     async def shapes(self, name: str) -> list[Shape]:
         """Return what the provider can make, with prices."""
         return list(await self._catalog.shapes(await self.get(name)))
@@ -161,9 +288,16 @@ class Providers(Named[Provider]):
     async def _check(self, change: Change, row: Provider, have: Provider | None) -> None:  # noqa: ARG002
         if have and have.kind != row.kind:
             raise Conflict("the kind of a provider cannot change", hint="add another provider")
-        self._catalog.check(row)
+        self._catalog.trial(row)
+
+    async def _follow(self, change: Change, row: Provider, *, deleted: bool = False) -> None:
+        if deleted:
+            await change.tx.delete(PriceList, row.name)
 
     async def _dependents(self, change: Change, row: Provider) -> list[str]:
         live = await change.tx.find(Instance, provider=row.name, state=LIVE)
         groups = await change.tx.find(Group, provider=row.name)
         return [f"instance {i.id}" for i in live] + [f"group {g.name}" for g in groups]
+
+    def _way_out(self, row: Provider) -> str:  # noqa: ARG002
+        return "first, for each group: atoll group terminate GROUP --now, then atoll group delete GROUP"

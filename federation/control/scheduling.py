@@ -2,7 +2,7 @@
 
 from atoll.agent import Agent
 from atoll.clock import Chance
-from atoll.group import Group
+from atoll.group import Group, Provider
 from atoll.ids import PLAN, new_id
 from atoll.instance import Instance
 from atoll.offer import Decision, Demand, Outcome
@@ -13,7 +13,7 @@ from autoscaler.plan import plan
 from federation.control.agents import Agents, drain, undrain
 from federation.control.changes import Change, Changes
 from federation.control.links import Links
-from federation.control.world import Observer, World, demand
+from federation.control.world import LIVE, Observer, World, demand
 from federation.routing.place import route
 
 _S, _I = SessionState, InstanceState
@@ -173,6 +173,9 @@ class Scheduling:
         if step.action is Action.LAUNCH:
             return await self._intend(change, step)
         if step.action is Action.START:
+            group = await change.tx.get(Group, step.group)
+            if group is None or not await self._has_room(change, group):
+                return False
             return await self._move(change, step, (_I.STOPPED,), _I.STARTING)
         if step.action is Action.TERMINATE and not step.agent:
             return await self._move(change, step, (_I.STOPPED,), _I.ENDING)
@@ -195,19 +198,21 @@ class Scheduling:
     async def _intend(self, change: Change, step: Step) -> bool:
         """Write the launch down before anything is asked of the cloud; the cap counts all that may exist (I5)."""
         group = await change.tx.get(Group, step.group)
-        live = await change.tx.find(
-            Instance, group=step.group, state=[str(state) for state in _I if state is not _I.GONE]
-        )
-        if group is None or step.shape is None or len(live) >= group.size.max:
+        if group is None or step.shape is None or not await self._has_room(change, group):
             return False
         if await change.tx.get(Instance, step.instance):
             return False
+        shape = step.shape
+        if (provider := await change.tx.get(Provider, group.provider)) and provider.prices.commitments:
+            beside = await change.tx.find(Instance, provider=provider.name, state=LIVE)
+            shape = self._observer.charged(provider, shape, beside)
         row = Instance(
             id=step.instance,
             provider=group.provider,
             group=group.name,
             site=group.site,
-            shape=step.shape,
+            shape=shape,
+            tags=dict(group.labels),
             reason=Reason.INTENDED,
             message=step.message,
             created_at=change.now,
@@ -216,6 +221,11 @@ class Scheduling:
         await change.tx.insert(row)
         await change.event("instance", row.id, _I.INTENDED, name=group.name, reason=step.reason, message=step.message)
         return True
+
+    async def _has_room(self, change: Change, group: Group) -> bool:
+        """Say whether one more machine of the group may run: all but stopped ones count until they are seen gone."""
+        counted = [str(state) for state in _I if state not in (_I.GONE, _I.STOPPED)]
+        return len(await change.tx.find(Instance, group=group.name, state=counted)) < group.size.max
 
     async def _may_end(self, change: Change, agent: Agent) -> bool:
         """The last look before an agent's machine is ended: empty, drained, acknowledged at a newer epoch (I4)."""

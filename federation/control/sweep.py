@@ -1,10 +1,11 @@
 """The sweep: what exists at a cloud under our owner tag against what the store knows, so that nothing is orphaned."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
-from atoll.group import Provider
+from atoll.errors import AtollError
+from atoll.group import Orphans, Provider
 from atoll.instance import Instance
 from atoll.states import InstanceState, Reason
 from federation.control.catalog import Catalog
@@ -16,6 +17,7 @@ from providers.port import Driver, Machine, MachineState
 log = structlog.get_logger("control")
 _I = InstanceState
 _OVER = (MachineState.ENDING, MachineState.ENDED)
+_OFF = (MachineState.STOPPING, MachineState.STOPPED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +32,33 @@ class Finding:
     action: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """One look at a provider's cloud: when, what was found, and the error if it could not be listed."""
+
+    at: float
+    findings: tuple[Finding, ...] = ()
+    error: str = ""
+
+
 class Sweeper:
-    """Compares and repairs; every machine with our tag that no row may own is ended (I1)."""
+    """Compares and repairs: no machine with our tag that no row may own stays unnoticed (I1).
+
+    What is unknown to the store is ended, stopped or only reported, as its provider says; what the store knows
+    as gone, and a second machine of one intent, is always ended.
+    """
 
     def __init__(self, changes: Changes, catalog: Catalog, config: ControlConfig) -> None:
         self._changes = changes
         self._catalog = catalog
         self._config = config
         self._swept = 0
+        self._told: set[tuple[str, str]] = set()
+        self._last: dict[str, Sweep] = {}
+
+    def last(self, provider: str) -> Sweep | None:
+        """Return the last sweep that was no dry run; None before the first one of this process."""
+        return self._last.get(provider)
 
     async def round(self) -> float | None:
         """Sweep all providers; the first rounds come soon after a start, when a crash may have left something."""
@@ -46,8 +67,9 @@ class Sweeper:
         for name in providers:
             try:
                 await self.sweep(name, dry_run=False)
-            except ProviderError as error:
-                log.warning("sweep failed", provider=name, reason=str(error.kind), error=error.message)
+            except AtollError as error:
+                self._last[name] = Sweep(at=self._changes.clock.now(), error=error.message)
+                log.warning("sweep failed", provider=name, reason=error.reason, error=error.message)
         self._swept += 1
         return self._config.sweep_first_s if self._swept < 6 else None
 
@@ -62,43 +84,64 @@ class Sweeper:
         machines = await self._changes.steps.run("sweep.list", lambda: driver.describe(owner))
         async with self._changes.look() as tx:
             rows = {row.id: row for row in await tx.find(Instance, provider=provider)}
-        findings = [self._judge(provider, machine, rows.get(machine.intent)) for machine in machines]
-        found = [(f, m) for f, m in zip(findings, machines, strict=True) if f]
+        judged = [(_judge(account, machine, rows.get(machine.intent)), machine) for machine in machines]
+        found = [(finding, machine) for finding, machine in judged if finding]
         if not dry_run:
-            for finding, machine in found:
-                await self._repair(finding, machine, driver)
-        return [finding for finding, _ in found if finding]
+            found = [(await self._repair(finding, machine, driver), machine) for finding, machine in found]
+            findings = tuple(finding for finding, _ in found)
+            self._last[provider] = Sweep(at=self._changes.clock.now(), findings=findings)
+        return [finding for finding, _ in found]
 
-    def _judge(self, provider: str, machine: Machine, row: Instance | None) -> Finding | None:
-        if machine.state in _OVER:
-            return None
-        what = action = ""
-        if row is None:
-            what, action = "ours by its tag, unknown to the store", "terminate"
-        elif row.state is _I.GONE:
-            what, action = "the store had it as gone, but it is there", "terminate"
-        elif row.provider_id and row.provider_id != machine.provider_id:
-            what, action = f"a second machine of an intent that is {row.provider_id}", "terminate"
-        return Finding(
-            provider=provider,
-            instance=machine.intent,
-            provider_id=machine.provider_id,
-            state=str(machine.state),
-            finding=what,
-            action=action,
-        ) if what else None  # fmt: skip
-
-    async def _repair(self, finding: Finding | None, machine: Machine, driver: Driver) -> None:
-        if finding is None:
-            return
-        log.warning(
-            "sweep ends a machine", instance=machine.intent, provider_id=machine.provider_id, why=finding.finding
-        )
+    async def _repair(self, finding: Finding, machine: Machine, driver: Driver) -> Finding:
+        """Do what the finding says, or say that it failed: one machine does not keep the others waiting."""
+        steps, done = self._changes.steps, ""
         try:
-            await self._changes.steps.run("sweep.terminate", lambda: driver.terminate(machine.provider_id))
+            if finding.action == Orphans.TERMINATE:
+                await steps.run("sweep.terminate", lambda: driver.terminate(machine.provider_id))
+                done = "terminated"
+            elif finding.action == Orphans.QUARANTINE:
+                await steps.run("sweep.stop", lambda: driver.stop(machine.provider_id))
+                done = "stopped, its disk kept"
+            elif (machine.provider_id, finding.action) not in self._told:
+                done = "reported" if finding.action == Orphans.REPORT else ""
         except Absent:
-            return
-        async with self._changes.commit("sweep.record") as change:
-            await change.event(
-                "instance", machine.intent, "swept", reason=Reason.ORPHAN, message=f"terminated: {finding.finding}"
+            return finding
+        except ProviderError as error:
+            log.warning(
+                "sweep could not act", provider_id=machine.provider_id, action=finding.action, why=error.message
             )
+            return replace(finding, action=f"{finding.action} failed: {error.message}")
+        if done:
+            log.warning(
+                "sweep", instance=machine.intent, provider_id=machine.provider_id, found=finding.finding, did=done
+            )
+            async with self._changes.commit("sweep.record") as change:
+                text = f"{done}: {finding.provider_id} at {finding.provider}, {finding.finding}"
+                await change.event("instance", machine.intent, "swept", reason=Reason.ORPHAN, message=text)
+        self._told.add((machine.provider_id, finding.action))
+        return finding
+
+
+def _judge(account: Provider, machine: Machine, row: Instance | None) -> Finding | None:
+    """Say what is wrong with a machine of ours, None when nothing is."""
+    if machine.state in _OVER:
+        return None
+    what, action = "", str(Orphans.TERMINATE)
+    if row is None:
+        what, action = "ours by its tag, unknown to the store", str(account.orphans)
+        if account.orphans is Orphans.QUARANTINE and machine.state in _OFF:
+            action = "keep"  # in quarantine already
+    elif row.state is _I.GONE:
+        what = "the store had it as gone, but it is there"
+    elif row.provider_id and row.provider_id != machine.provider_id:
+        what = f"a second machine of an intent that is {row.provider_id}"
+    if not what:
+        return None
+    return Finding(
+        provider=account.name,
+        instance=machine.intent,
+        provider_id=machine.provider_id,
+        state=str(machine.state),
+        finding=what,
+        action=action,
+    )

@@ -1,7 +1,8 @@
 """One look at everything that decisions are made from: rows, links and prices, as the pure packages see them."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atoll.agent import Agent
 from atoll.clock import Clock
@@ -10,12 +11,15 @@ from atoll.instance import Instance, Shape
 from atoll.offer import Demand
 from atoll.session import Session
 from atoll.states import PLACED, WAITING, AgentState, InstanceState, Reason
+from autoscaler.limits import Ceiling, Limits
 from autoscaler.view import AgentView, ColdView, GroupView, PendingView
 from federation.control.agents import KEPT, by_agent, used
 from federation.control.catalog import Catalog
 from federation.control.changes import Changes
 from federation.control.links import Links
+from federation.control.quotas import Quotas
 from federation.routing.capacity import Capacity, Launchable, Seat
+from providers.prices.book import committed
 
 _I = InstanceState
 PENDING = (_I.INTENDED, _I.CREATING, _I.BOOTING, _I.STARTING)
@@ -34,15 +38,17 @@ class World:
     groups: tuple[Group, ...]
     instances: tuple[Instance, ...]
     shapes: Mapping[str, tuple[Shape, ...]]
+    limits: Mapping[str, tuple[Ceiling, ...]] = field(default_factory=dict)
 
 
 class Observer:
     """Reads the world and draws its views. Idle times are kept here: they are rebuilt within one interval."""
 
-    def __init__(self, changes: Changes, links: Links, catalog: Catalog, clock: Clock) -> None:
+    def __init__(self, changes: Changes, links: Links, catalog: Catalog, quotas: Quotas, clock: Clock) -> None:
         self._changes = changes
         self._links = links
         self._catalog = catalog
+        self._quotas = quotas
         self._clock = clock
         self._idle_since: dict[str, float] = {}
         self._grew_at: dict[str, float] = {}
@@ -57,9 +63,27 @@ class Observer:
             instances = await tx.find(Instance, state=list(LIVE))
             providers = {row.name: row for row in await tx.find(Provider)}
         wanted = {g.provider for g in groups if g.kind is GroupKind.ELASTIC and g.provider in providers}
-        shapes = {name: await self._catalog.shapes(providers[name]) for name in sorted(wanted)}
+        shapes = {name: await self._offered(providers[name], instances) for name in sorted(wanted)}
+        limits = {name: await self._quotas.ceilings(providers[name], instances) for name in sorted(wanted)}
         waiting.sort(key=lambda row: (-row.spec.priority, row.queued_at, row.id))
-        return World(tuple(waiting), tuple(placed), tuple(agents), tuple(groups), tuple(instances), shapes)
+        return World(tuple(waiting), tuple(placed), tuple(agents), tuple(groups), tuple(instances), shapes, limits)
+
+    def charged(self, provider: Provider, shape: Shape, instances: Sequence[Instance]) -> Shape:
+        """Return a shape at the price of one more machine, beside the provider's live `instances`.
+
+        A plan may launch several at a commitment's price; those beyond its count are recorded at the list's.
+        """
+        if not provider.prices.commitments:
+            return shape
+        listed = next((each for each in self._catalog.known(provider.name) if each.key == shape.key), shape)
+        return committed(listed, provider.prices, _on_demand(provider, instances))
+
+    async def _offered(self, provider: Provider, instances: Sequence[Instance]) -> tuple[Shape, ...]:
+        shapes = await self._catalog.shapes(provider)
+        if not provider.prices.commitments:
+            return shapes
+        live = _on_demand(provider, instances)
+        return tuple(committed(shape, provider.prices, live) for shape in shapes)
 
     def capacity(self, world: World) -> Capacity:
         """Return the router's index of this world."""
@@ -134,6 +158,7 @@ class Observer:
             stopping=sum(row.state is _I.STOPPING for row in mine),
             shapes=tuple(self._shapes(world, group)),
             blocked=self._blocked(world, group),
+            limits=world.limits.get(group.provider, ()),
             since_growth_s=now - self._grew_at.get(group.name, -1e9),
             settled=self._links.settled,
         )
@@ -182,20 +207,28 @@ class Observer:
 
     def _launchables(self, world: World, group: Group) -> list[Launchable]:
         mine = [row for row in world.instances if row.group == group.name]
-        room = group.size.max - len(mine)
-        blocked = self._blocked(world, group)
-        return [
-            Launchable(
-                group=group.name,
-                site=group.site,
-                provider=group.provider,
-                shape=shape,
-                room=max(0, room),
-                blocked=Reason.BACKOFF if shape.key in blocked else Reason.NONE,
-                message=blocked.get(shape.key, ""),
+        room = group.size.max - sum(row.state is not _I.STOPPED for row in mine)
+        stale = self._catalog.stale(group.provider)
+        blocked, limits = self._blocked(world, group), Limits(world.limits.get(group.provider, ()))
+        launchables = []
+        for shape in self._shapes(world, group):
+            closed, text = Reason.NONE, ""
+            if shape.key in blocked:
+                closed, text = Reason.STALE_PRICES if stale else Reason.BACKOFF, blocked[shape.key]
+            elif short := limits.short(group.provider, shape):
+                closed, text = Reason.QUOTA, short.text()
+            launchables.append(
+                Launchable(
+                    group=group.name,
+                    site=group.site,
+                    provider=group.provider,
+                    shape=shape,
+                    room=max(0, room),
+                    blocked=closed,
+                    message=text,
+                )
             )
-            for shape in self._shapes(world, group)
-        ]
+        return launchables
 
     def _shapes(self, world: World, group: Group) -> list[Shape]:
         return [
@@ -205,7 +238,8 @@ class Observer:
         ]
 
     def _blocked(self, world: World, group: Group) -> dict[str, str]:
-        pairs = ((s.key, self._catalog.blocked(group.provider, s.key)) for s in self._shapes(world, group))
+        stale = self._catalog.stale(group.provider)
+        pairs = ((s.key, stale or self._catalog.blocked(group.provider, s)) for s in self._shapes(world, group))
         return {key: why for key, why in pairs if why}
 
 
@@ -223,6 +257,15 @@ def demand(row: Session) -> Demand:
         priority=row.spec.priority,
         protect=row.spec.lifetime.protect,
         queued_at=row.queued_at,
+    )
+
+
+def _on_demand(provider: Provider, instances: Iterable[Instance]) -> Counter[str]:
+    """Count the provider's on-demand machines that run or will, by shape: what a commitment is used up by."""
+    return Counter(
+        row.shape.name
+        for row in instances
+        if row.provider == provider.name and not row.shape.spot and row.state not in (_I.GONE, _I.STOPPING, _I.STOPPED)
     )
 
 

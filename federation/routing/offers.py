@@ -76,7 +76,8 @@ def _blocked_shapes(lens: Lens, capacity: Capacity) -> Iterator[Rejection]:
     for terms in lens.terms:
         launchable = capacity.launchable(terms.group, terms.index)
         if launchable.blocked:
-            yield _against(launchable, Reason.BACKOFF, launchable.message or f"not asked for now: {launchable.blocked}")
+            message = launchable.message or f"not asked for now: {launchable.blocked}"
+            yield _against(launchable, launchable.blocked, message)
         elif launchable.room <= 0:
             yield _against(launchable, Reason.MAX_SIZE, f"group {launchable.group} is at its largest size")
 

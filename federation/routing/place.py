@@ -185,7 +185,7 @@ class _Trial:
             message = f"no agent has {asks} free, and {', '.join(full[:3])} may not grow enough (size.max)"
             return Outcome.WAIT, Reason.GROUP_FULL, message, "it starts when slots free up; raise size.max to grow"
         if blocked:
-            message = f"no agent has {asks} free, and all {blocked} capable shapes failed to launch lately"
+            message = f"no agent has {asks} free, and none of the {blocked} capable shapes can be launched now"
             return Outcome.WAIT, Reason.NO_CAPACITY_NOW, message, "launches are tried again after a pause"
         message = f"no agent has {asks} free, and no group can launch one"
         return Outcome.WAIT, Reason.NO_FREE_SLOTS, message, "it starts when slots free up"

@@ -8,6 +8,7 @@ from atoll.errors import Conflict, Invalid
 from atoll.group import Group, Provider
 from atoll.instance import Instance
 from atoll.plan import Plan
+from atoll.price import PriceList
 from atoll.session import Session
 from atoll.site import Site
 from atoll.token import Token
@@ -67,6 +68,7 @@ KINDS: Mapping[type[Row], Kind] = {
     Site: Kind("site", "name", "created_at"),
     Token: Kind("token", "id", "created_at", ("kind", "group", "instance", "owner")),
     Plan: Kind("plan", "id", "at"),
+    PriceList: Kind("price list", "provider", "at"),
 }
 """Every kind of row there is."""
 

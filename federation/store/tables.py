@@ -8,6 +8,7 @@ from atoll.agent import Agent
 from atoll.group import Group, Provider
 from atoll.instance import Instance
 from atoll.plan import Plan
+from atoll.price import PriceList
 from atoll.session import Session
 from atoll.site import Site
 from atoll.token import Token
@@ -55,6 +56,7 @@ ROWS: Mapping[type[Row], Table] = {
         extra=(Column("uses_left", Integer, nullable=False), Column("expires_at", Double)),
     ),
     Plan: _rows("plans"),
+    PriceList: _rows("price_lists"),
 }
 """The table of each kind of row. `body` holds every field, so a new field needs no migration."""
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from atoll.clock import Clock
 from atoll.instance import Shape
-from providers.errors import Absent, BadRequest, Capacity, ProviderError, Throttled, Unknown
+from atoll.slots import Slots
+from providers.errors import Absent, BadRequest, Capacity, ProviderError, Quota, Throttled, Unknown
 from providers.port import Finding, Intent, Limit, Machine, MachineState
 from providers.prices.book import Book
 from providers.sim.catalogue import CATALOGUE, offered
@@ -52,13 +53,23 @@ class Sim:
         ]
 
     async def quota(self) -> list[Limit]:
-        """Return nothing: this cloud limits by faults only."""
-        return []
+        """Return the limits of the settings, with what is used of them."""
+        await self._arrive("quota")
+        with self._inventory.change() as cloud:
+            self._refresh(cloud)
+            used = self._used(cloud)
+        return [
+            Limit(name=name, limit=limit, counts=name, used=used[name]) for name, limit in self._settings.limits.items()
+        ]
 
     async def shapes(self, prices: Book) -> list[Shape]:
         """Return what the settings offer, at their own prices where the book has none."""
         return [
-            replace(shape, price=prices.price(shape.name, shape.zone, shape.spot, told=shape.price))
+            replace(
+                shape,
+                price=prices.price(shape.name, shape.zone, shape.spot, told=shape.price),
+                catalogue=prices.label or shape.catalogue,
+            )
             for shape in self._shapes
         ]
 
@@ -184,6 +195,11 @@ class Sim:
                 return known
             if cloud.strike(faults, FaultKind.NO_CAPACITY, now, shape=intent.shape, call="create"):
                 raise Capacity(f"no capacity for {intent.shape.key}", hint="another shape or zone may have some")
+            if cloud.strike(faults, FaultKind.QUOTA, now, shape=intent.shape, call="create"):
+                raise Quota(
+                    f"this account may have no more of {intent.shape.name}", name=f"machines of {intent.shape.name}"
+                )
+            self._allow(cloud, intent.shape)
             self._machines.prepare(self._boot(cloud, key, intent))
             record = Record(
                 provider_id=key,
@@ -200,6 +216,20 @@ class Sim:
             cloud.creates += 1
             cloud.put(record)
             return record
+
+    def _used(self, cloud: Cloud) -> dict[str, int]:
+        slots = {(s.name, s.zone, s.spot): s.slots for s in self._shapes}
+        there = [record for record in cloud.machines.values() if record.state is not _M.ENDED]
+        sizes = [_size(slots[(r.shape, r.zone, r.spot)]) for r in there if (r.shape, r.zone, r.spot) in slots]
+        return {name: sum(size[name] for size in sizes) for name in ("cpu", "gpu", "instances")}
+
+    def _allow(self, cloud: Cloud, shape: Shape) -> None:
+        """Raise `Quota` for what would be more than the settings' limits."""
+        used, wanted = self._used(cloud), _size(shape.slots)
+        for name, limit in self._settings.limits.items():
+            if wanted[name] and used[name] + wanted[name] > limit:
+                cloud.struck["over limit"] = cloud.struck.get("over limit", 0) + 1
+                raise Quota(f"{used[name]} of {limit} {name} are used, {wanted[name]} more are too many", name=name)
 
     def _check(self, intent: Intent) -> None:
         if intent.shape.key not in {shape.key for shape in self._shapes}:
@@ -262,6 +292,10 @@ class Sim:
         if state is _M.STOPPED and record.state is _M.ENDING:
             return _M.ENDED, message
         return state, message
+
+
+def _size(slots: Slots) -> dict[str, int]:
+    return {"cpu": -(-slots.cpu // 1000), "gpu": -(-slots.gpu_milli // 1000), "instances": 1}
 
 
 def _provider_id(intent: Intent) -> str:

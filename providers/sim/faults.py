@@ -14,6 +14,7 @@ class FaultKind(StrEnum):
     """What can be made to go wrong. Each time one strikes it is counted under this name."""
 
     NO_CAPACITY = "no_capacity"  # create: none left, nothing made
+    QUOTA = "quota"  # create: the account may not have more, nothing made
     THROTTLE = "throttle"  # any call: too many
     LOST_REPLY = "lost_reply"  # create: no answer, before or after the effect
     SLOW_BOOT = "slow_boot"
@@ -70,7 +71,7 @@ class Fault:
         )
 
 
-_CALLS = ("create", "describe", "start", "stop", "terminate", "console")
+_CALLS = ("create", "describe", "start", "stop", "terminate", "console", "quota")
 
 
 def parse_faults(document: object, path: str) -> tuple[Fault, ...]:

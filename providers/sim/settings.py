@@ -1,7 +1,7 @@
 """A `sim` provider's settings: what it sells, where, how slowly it boots, and which faults it has."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atoll.errors import Invalid
 from atoll.fields import Fields
@@ -13,13 +13,17 @@ from providers.sim.faults import Fault, parse_faults
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Checked settings. `boot_s` is from create to the boot script's start, `latency_s` that of every call."""
+    """Checked settings. `boot_s` is from create to the boot script's start, `latency_s` that of every call.
+
+    `limits` is what the account may have at most: of `cpu` cores, `gpu` devices, `instances`.
+    """
 
     products: tuple[Product, ...] = tuple(PRODUCTS.values())
     zones: tuple[str, ...] = ("sim-a",)
     boot_s: float = 2.0
     latency_s: float = 0.0
     faults: tuple[Fault, ...] = ()
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 def parse(document: Mapping[str, object]) -> Settings:
@@ -36,9 +40,17 @@ def parse(document: Mapping[str, object]) -> Settings:
         boot_s=fields.seconds("boot_s", 2.0),
         latency_s=fields.seconds("latency_s", 0.0),
         faults=parse_faults(fields.raw("faults"), "provider.settings.faults"),
+        limits=_limits(fields.section("limits")),
     )
     fields.done()
     return settings
+
+
+def _limits(fields: Fields) -> dict[str, int]:
+    given = {name: fields.raw(name) for name in ("cpu", "gpu", "instances")}
+    limits = {name: fields.integer(name, 0, low=0, high=10**9) for name, value in given.items() if value is not None}
+    fields.done()
+    return limits
 
 
 def _products(listed: object) -> tuple[Product, ...]:

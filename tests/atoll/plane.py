@@ -29,6 +29,28 @@ def session_view(number: int, spec: dict[str, Any], **more: Any) -> views.Sessio
     return views.SessionView(**{**facts, **more})
 
 
+def instance_view(number: int, **more: Any) -> views.InstanceView:
+    facts: dict[str, Any] = {
+        "id": f"i-{number}", "provider": "sim", "group": "burst", "site": "sim", "shape": "c4", "zone": "a",
+        "spot": False, "state": "joined", "reason": "JOINED", "message": "", "provider_id": f"m-{number}",
+        "agent": "", "price": 0.1, "cost": 0.0, "console": "", "created_at": time.time(), "joined_at": None,
+        "ended_at": None,
+    }  # fmt: skip
+    return views.InstanceView(**{**facts, **more})
+
+
+def standing(provider: str = "aws", **more: Any) -> views.PriceListView:
+    rows = [("m5.large", "", False, 0.1, 0.09, 2.0, 0, ""), ("g5.xlarge", "a", True, 0.4, None, 4.0, 1, "L4")]
+    keys = ("shape", "zone", "spot", "listed", "price", "cpu", "gpus", "gpu_model")
+    zero = {"shape": "free", "zone": "", "spot": False, "listed": 0.0, "reason": "is zero or negative", "dropped": True}
+    facts: dict[str, Any] = {
+        "provider": provider, "kind": "aws", "source": "a list", "currency": "USD", "at": 1.0, "age_s": 7200.0,
+        "stale": False, "blocks": False, "live": True, "count": 2, "dropped": 1, "failure": "", "failed_at": None,
+        "rules": {}, "rows": [dict(zip(keys, row, strict=True)) for row in rows], "remarks": [zero],
+    }  # fmt: skip
+    return msgspec.convert({**facts, **more}, views.PriceListView)
+
+
 class Plane:
     """State that tests set and read. `cuts`: bytes of output after which each log stream in turn breaks."""
 
@@ -42,7 +64,15 @@ class Plane:
         self.state: dict[str, str] = {"state": "running", "reason": "STARTED", "message": "on desk"}
         self.cuts: list[int] = []
         self.answers_to_lose = 0
+        self.prices: dict[str, views.PriceListView] = {}
+        self.failing: set[str] = set()
+        self.queries: list[dict[str, str]] = []
         self.stopped: list[str] = []
+        self.instances: list[views.InstanceView] = []
+        self.ends = True
+        self.health = views.HealthView(
+            orphans="terminate", live=0, credentials_age_s=None, limits=[], pauses=[], swept_at=None
+        )
         self.bodies: list[Any] = []
         self.streams = 0
         self.hang = False
@@ -65,6 +95,17 @@ class Plane:
         app.router.add_get("/v1/{kind:sites|groups|providers}/{name}", self._object)
         app.router.add_put("/v1/{kind:sites|groups|providers}/{name}", self._put)
         app.router.add_post("/v1/tokens", self._token)
+        app.router.add_get("/v1/prices", self._prices)
+        app.router.add_get("/v1/prices:export", self._export)
+        app.router.add_post("/v1/prices:import", self._import)
+        app.router.add_get("/v1/prices/{name}", self._price)
+        app.router.add_post("/v1/prices/{name}:update", self._update)
+        app.router.add_get("/v1/providers/{name}/shapes", self._shapes)
+        app.router.add_get("/v1/providers/{name}/health", self._health)
+        app.router.add_post("/v1/providers/{name}:rotate", self._rotate)
+        app.router.add_post("/v1/groups/{name}:resize", self._size)
+        app.router.add_post("/v1/groups/{name}:terminate", self._terminate)
+        app.router.add_get("/v1/instances", self._instances)
         app.router.add_get("/broken", self._broken)
         return app
 
@@ -219,6 +260,31 @@ class Plane:
         self.objects[kind][body["name"]] = view
         return view
 
+    async def _health(self, request: web.Request) -> web.Response:
+        return reply(self.health)
+
+    async def _rotate(self, request: web.Request) -> web.Response:
+        self.bodies.append(await request.json())
+        if self.bodies[-1]["credentials"].get("key") == "wrong":
+            return problem(409, "CONFLICT", "the new credentials do not work", "the old ones stay in use")
+        return reply(self.objects["providers"][request.match_info["name"]])
+
+    async def _size(self, request: web.Request) -> web.Response:
+        group = self.objects["groups"][request.match_info["name"]]
+        told = {key: value for key, value in (await request.json()).items() if value is not None}
+        group.spec["size"] = {**group.spec.get("size", {"min": 0, "max": 4}), **told}
+        return reply(group)
+
+    async def _terminate(self, request: web.Request) -> web.Response:
+        self.bodies.append(await request.json())
+        return reply(self.objects["groups"][request.match_info["name"]])
+
+    async def _instances(self, request: web.Request) -> web.Response:
+        """Return the instances; once the group is being ended, one less each time."""
+        if self.bodies and self.ends:
+            self.instances = self.instances[1:]
+        return reply({"items": self.instances, "next": ""})
+
     async def _token(self, request: web.Request) -> web.Response:
         self.bodies.append(await request.json())
         token = views.TokenView(
@@ -226,6 +292,30 @@ class Plane:
             created_at=0.0, secret="atj_secret", command="atoll agent join", paste="curl",
         )  # fmt: skip
         return reply(token, 201)
+
+    async def _prices(self, request: web.Request) -> web.Response:
+        return reply({"items": list(self.prices.values()), "next": ""})
+
+    async def _price(self, request: web.Request) -> web.Response:
+        self.queries.append(dict(request.query))
+        found = self.prices.get(request.match_info["name"])
+        return reply(found) if found else problem(404, "NOT_FOUND", "no such provider", "")
+
+    async def _update(self, request: web.Request) -> web.Response:
+        self.bodies.append(await request.json())
+        if request.match_info["name"] in self.failing:
+            return problem(503, "UNAVAILABLE", "the price list does not answer", "")
+        return reply(self.prices[request.match_info["name"]])
+
+    async def _import(self, request: web.Request) -> web.Response:
+        self.bodies.append(await request.json())
+        return reply({"items": list(self.prices.values()), "next": ""})
+
+    async def _export(self, request: web.Request) -> web.Response:
+        return reply({"content": f"the prices of {request.query.get('provider', 'all')}"})
+
+    async def _shapes(self, request: web.Request) -> web.Response:
+        return reply({"items": [], "next": ""})
 
     async def _broken(self, request: web.Request) -> web.Response:
         return web.Response(text="not json")

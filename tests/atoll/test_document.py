@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from atoll import document as doc
 from atoll.errors import Invalid
-from atoll.group import Group, GroupKind, Pools, Provider, ScaleDown, Size
+from atoll.group import Group, GroupKind, Orphans, Pools, Provider, ScaleDown, Size
 from atoll.session import CostLimits, Lifetime, Placement, Retry, SessionSpec, SessionType
 from atoll.site import Site
 from atoll.slots import GIB, GpuRequest, Request
@@ -86,7 +86,15 @@ def test_a_dumped_group_reads_back_equal(group: Group) -> None:
     assert doc.group(doc.dump_group(group)) == group
 
 
-@given(st.builds(Provider, name=names, kind=names, settings=st.dictionaries(names, st.one_of(texts, st.integers()))))
+@given(
+    st.builds(
+        Provider,
+        name=names,
+        kind=names,
+        settings=st.dictionaries(names, st.one_of(texts, st.integers())),
+        orphans=st.sampled_from(Orphans),
+    )
+)
 def test_a_dumped_provider_reads_back_equal(provider: Provider) -> None:
     assert doc.provider(doc.dump_provider(provider)) == provider
 
@@ -174,6 +182,19 @@ def test_a_provider_document_takes_the_views_kind_as_its_type() -> None:
     assert doc.provider({"kind": "sim", "name": "x", "settings": {"a": [1]}}).settings == {"a": [1]}
     with pytest.raises(Invalid, match=r"provider\.type is missing"):
         doc.provider({"name": "x"})
+
+
+@pytest.mark.parametrize("key", ["atoll-owner", "Atoll-x"])
+def test_labels_of_a_group_cannot_pass_for_our_own_tags(key: str) -> None:
+    with pytest.raises(Invalid, match=key) as refused:
+        doc.group({"name": "burst", "provider": "sim", "labels": {"team": "vision", key: "x"}})
+    assert "another name" in refused.value.hint
+
+
+def test_an_unknown_policy_for_orphans_is_met_with_did_you_mean() -> None:
+    with pytest.raises(Invalid, match="orphans") as refused:
+        doc.provider({"type": "sim", "orphans": "terminat"})
+    assert "'terminate'" in refused.value.hint
 
 
 def test_the_kind_of_a_document_is_checked() -> None:

@@ -20,7 +20,7 @@ CONSOLE_BYTES = 64 * 1024
 _GRACE_S = 3.0
 _POWEROFF = """#!/bin/sh
 touch '{base}/off'
-exec kill -TERM "$(cat '{base}/pid')"
+exec '{python}' '{module}' '{base}'
 """
 
 
@@ -61,7 +61,6 @@ class Guests:
                     stderr=console,
                     start_new_session=True,
                 )
-            (base / "pid").write_text(str(self._booted[key].pid))
 
     def _prepare(self, key: str, user_data: str) -> Path:
         base = self._base(key)
@@ -73,7 +72,7 @@ class Guests:
         if not python.exists():
             python.symlink_to(Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}")
         for name in ("poweroff", "shutdown"):
-            (base / "bin" / name).write_text(_POWEROFF.format(base=base))
+            (base / "bin" / name).write_text(_POWEROFF.format(base=base, python=sys.executable, module=__file__))
             (base / "bin" / name).chmod(0o755)
         return base
 
@@ -112,7 +111,7 @@ class Guests:
     def discard(self, key: str) -> None:
         """Switch a guest off and delete its disk; what it printed stays."""
         self.stop(key)
-        for name in ("home", "bin", "tmp", "user-data", "pid"):
+        for name in ("home", "bin", "tmp", "user-data"):
             path = self._base(key) / name
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -165,3 +164,7 @@ def _of(base: Path) -> list[int]:
         if (mark in told or below in told) and state not in "ZX":
             found.append(int(entry.name))
     return found
+
+
+if __name__ == "__main__":  # a guest switches itself off
+    _end(Path(sys.argv[1]))

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from atoll.group import Provider
 from providers.port import Driver, Intent, MachineState
 from providers.prices.book import Book
+from tests.clouds.guests import Guests
 
 OWNER = "inst-under-test"
 
@@ -58,6 +59,11 @@ class Harness(Protocol):
     name: str
     can: frozenset[str]
     remembers: bool
+
+    @property
+    def guests(self) -> Guests:
+        """Return the machines' processes; setting `prefix` and `environment` says where the next ones run."""
+        ...
 
     def start(self) -> None: ...
 

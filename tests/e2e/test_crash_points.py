@@ -161,11 +161,13 @@ class Crashing:
             raise AssertionError(f"{point} was never reached\n{self.tail()}") from None
         assert process.returncode == -signal.SIGKILL, f"{point}: {process.returncode}\n{self.tail()}"
 
-    def finish(self) -> None:
-        """The last life: everything comes to its end and nothing is left."""
+    def finish(self, first: "Work | None" = None) -> None:
+        """The last life: `first` is done, then everything comes to its end and nothing is left."""
         process = self.start()
         try:
             self.ask(lambda c: c.status(), process)
+            if first:
+                first(self, process)
             for key in self.specs:
                 self._post(key, process)
 
@@ -219,8 +221,9 @@ def sweep(
     faults: Mapping[str, Mapping[str, object]] | None = None,
     work: Work | None = None,
     ends: Sequence[str] = (),
+    first: Work | None = None,
 ) -> None:
-    """Crash before and after each of `steps`, reached through `work`, then see that all is well."""
+    """Crash before and after each of `steps`, reached through `work`, then see that all is well after `first`."""
     crashing = Crashing(folder, cold=cold)
     crashing.ends.update(ends)
     with crashing.at:
@@ -231,7 +234,7 @@ def sweep(
                 set_faults(crashing.at.home / "providers" / "sim", named)
             crashing.crash(point, work)
         set_faults(crashing.at.home / "providers" / "sim", {})
-        crashing.finish()
+        crashing.finish(first)
 
 
 @pytest.mark.parametrize("steps", LAUNCH, ids=["launch", "join", "end"])
@@ -260,19 +263,45 @@ def test_a_create_that_is_never_answered(tmp_path: Path) -> None:
     sweep(tmp_path, ["end.list"], faults=lost)
 
 
-def test_an_orphan(tmp_path: Path) -> None:
-    def work(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
-        status = at.ask(lambda c: c.status(), process)
-        if status is None:
-            return
-        sim = make(Provider(name="sim", kind="sim", settings=SETTINGS), at.context())
-        [shape] = asyncio.run(sim.shapes(Book()))
-        intent = Intent(
-            id=f"i-orphan-{time.monotonic_ns()}", owner=status.installation, shape=shape, user_data="sleep 99"
-        )
-        asyncio.run(sim.create(intent))
+def orphan(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
+    """Have a machine of this installation that it never asked for."""
+    status = at.ask(lambda c: c.status(), process)
+    if status is None:
+        return
+    sim = make(Provider(name="sim", kind="sim", settings=SETTINGS), at.context())
+    [shape] = asyncio.run(sim.shapes(Book()))
+    intent = Intent(id=f"i-orphan-{time.monotonic_ns()}", owner=status.installation, shape=shape, user_data="sleep 99")
+    asyncio.run(sim.create(intent))
 
-    sweep(tmp_path, ["sweep.terminate", "sweep.record"], work=work)
+
+def orphans(policy: str) -> Work:
+    """Return work that says what becomes of orphans."""
+    row = document.provider({"name": "sim", "type": "sim", "settings": SETTINGS, "orphans": policy})
+    return lambda at, process: at.ask(lambda c: c.apply(row), process)
+
+
+def test_an_orphan(tmp_path: Path) -> None:
+    sweep(tmp_path, ["sweep.terminate", "sweep.record"], work=orphan)
+
+
+def test_an_orphan_in_quarantine(tmp_path: Path) -> None:
+    def work(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
+        orphans("quarantine")(at, process)
+        orphan(at, process)
+
+    sweep(tmp_path, ["sweep.stop"], work=work, first=orphans("terminate"))
+
+
+def test_a_group_that_is_closed_at_once(tmp_path: Path) -> None:
+    def reopen(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
+        at.ask(lambda c: c.resize("burst", most=2), process)
+
+    def work(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
+        reopen(at, process)
+        if at.running(process, at.submit(process, 2)):
+            at.ask(lambda c: c.terminate("burst", now=True), process)
+
+    sweep(tmp_path, ["group.terminate", "group.resize"], work=work, first=reopen)
 
 
 def test_sessions_that_are_stopped_or_expire(tmp_path: Path) -> None:
@@ -332,5 +361,5 @@ def test_every_step_is_swept() -> None:
     assert named - swept - ADMINISTRATION == set()
 
 
-ADMINISTRATION = {"agent.left", "agent.remove", "token.create", "token.delete"}
+ADMINISTRATION = {"agent.left", "agent.remove", "token.create", "token.delete", "prices.keep", "provider.rotate"}
 """One row changes, on one request, and no session or machine hangs on it."""

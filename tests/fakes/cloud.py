@@ -30,6 +30,8 @@ class MemoryCloud:
         self.intents: dict[str, Intent] = {}
         self.fail: list[tuple[ProviderError, bool]] = []
         self.hidden: set[str] = set()
+        self.limits: list[Limit] = []
+        self.well = Finding(check="memory", ok=True, message="always well")
         self.booted: Callable[[Intent], None] = lambda intent: None
         self.creates = 0
 
@@ -42,13 +44,20 @@ class MemoryCloud:
         self.machines[provider_id] = replace(self.machines[provider_id], state=MachineState.ENDED, message="reclaimed")
 
     async def doctor(self) -> list[Finding]:
-        return [Finding(check="memory", ok=True, message="always well")]
+        return [self.well]
 
     async def quota(self) -> list[Limit]:
-        return []
+        return list(self.limits)
 
     async def shapes(self, prices: Book) -> list[Shape]:
-        return list(self.offered)
+        return [
+            replace(
+                shape,
+                price=prices.price(shape.name, shape.zone, shape.spot, told=shape.price),
+                catalogue=prices.label or shape.catalogue,
+            )
+            for shape in self.offered
+        ]
 
     async def create(self, intent: Intent) -> Machine:
         error, after = self.fail.pop(0) if self.fail else (None, False)

@@ -2,14 +2,14 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from atoll.agent import Agent
-from atoll.errors import Conflict, NotFound, Unauthorized, Unavailable
+from atoll.errors import Conflict, Forbidden, NotFound, Unauthorized, Unavailable
 from atoll.event import Event
-from atoll.group import Group, GroupKind, Provider
+from atoll.group import Group, GroupKind, Provider, Size
 from atoll.ids import SESSION, new_id
 from atoll.instance import Instance, Shape
 from atoll.money import micros
@@ -20,11 +20,20 @@ from atoll.site import Site
 from atoll.slots import GIB, Gpu, Slots
 from atoll.states import ENDED, PLACED, AgentState, Reason, SessionState
 from atoll.token import Token, TokenKind
+from autoscaler.limits import Ceiling
 from federation.api.plane import Runs
 from federation.control.agents import KEPT, by_agent
+from federation.control.changes import Changes
 from federation.control.config import ControlConfig
+from federation.control.guard import Pause
+from federation.control.health import Health
+from federation.control.prices import Prices
+from federation.control.steps import Steps
+from federation.control.sweep import Finding, Sweep
 from federation.store.bus import LocalBus
-from providers.port import Driver, Finding
+from providers.port import Driver
+from providers.port import Finding as Checked
+from providers.prices.feed import Feed
 from tests.fakes.store import MemoryLogs, MemoryStore
 
 API_TOKEN = "atk_" + "t" * 40
@@ -293,10 +302,19 @@ class FakeGroups(FakeNouns[Group]):
         note = Note(group=name, reason=Reason.STEADY, message="nothing to do")
         return [Plan(id="p-1", generation=1, at=NOW, steps=(step,), notes=(note,))]
 
+    async def resize(self, name: str, *, least: int | None, most: int | None, by: str) -> Group:
+        row = await self.get(name)
+        size = Size(min=row.size.min if least is None else least, max=row.size.max if most is None else most)
+        return (await self.apply(replace(row, size=size)))[0]
+
+    async def terminate(self, name: str, *, now: bool, by: str) -> Group:
+        self.plane.terminated.append((name, now, by))
+        return await self.resize(name, least=0, most=0, by=by)
+
 
 class FakeDriver:
-    async def doctor(self) -> list[Finding]:
-        return [Finding(check="credential", ok=True, message="works")]
+    async def doctor(self) -> list[Checked]:
+        return [Checked(check="credential", ok=True, message="works")]
 
 
 class FakeProviders(FakeNouns[Provider]):
@@ -306,6 +324,12 @@ class FakeProviders(FakeNouns[Provider]):
 
     async def shapes(self, name: str) -> Sequence[Shape]:
         return [SHAPE]
+
+    async def rotate(self, name: str, credentials: Mapping[str, object], *, by: str) -> Provider:
+        row = await self.get(name)
+        if credentials.get("key") == "wrong":
+            raise Conflict("the new credentials do not work", hint="the old ones stay in use")
+        return (await self.apply(replace(row, settings=row.settings | {"credentials": "sealed"})))[0]
 
 
 class FakeInstances:
@@ -410,6 +434,22 @@ class FakeSweeper:
         return [FakeFound(action="none" if dry_run else "terminate")]
 
 
+class FakeHealth:
+    async def look(self, name: str) -> Health:
+        ceiling = Ceiling(provider=name, name="vcpus", limit=16, committed=4, counts="cpu", shapes=("c*",))
+        finding = Finding(
+            provider=name, instance="i-1", provider_id="m-1", state="running", finding="nobody owns it", action="report"
+        )
+        return Health(
+            provider=Provider(name=name, kind="sim"),
+            live=1,
+            credentials_age_s=60.0,
+            limits=((ceiling, 0.0),),
+            pauses=(Pause(what="create calls", why="AUTH: wrong key", left_s=12.0),),
+            swept=Sweep(at=NOW, findings=(finding,)),
+        )
+
+
 class FakeLinks:
     """Streams go to servers on loopback: `apps` maps (app name or port) to a port here."""
 
@@ -451,7 +491,17 @@ class FakePlane:
         self.why = FakeExplain(self)
         self.usage = FakeUsages()
         self.sweeper = FakeSweeper()
+        self.health = FakeHealth()
+        self.terminated: list[tuple[str, bool, str]] = []
         self.links = FakeLinks()
+        self.feeds: dict[str, Feed] = {}
+        changes = Changes(self.store, self.bus, self.clock, Steps())
+        self.prices = Prices(changes, self.chance, lambda row: self.feeds.get(row.name), self.verify)
+
+    async def verify(self, content: bytes, signature: str) -> str:
+        if signature != f"ops signed {hashlib.sha256(content).hexdigest()}":
+            raise Forbidden("it is signed by nobody who is trusted here")
+        return "ops"
 
     async def status(self) -> FakeStatus:
         rows = self.store.rows(Session)

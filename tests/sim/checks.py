@@ -52,6 +52,10 @@ class Checks:
         for provider, inventory in self._world.inventories.items():
             for kind, count in inventory.cloud.struck.items():
                 self._world.ledger.faults[f"cloud {kind}"] += count
+            struck = inventory.cloud.struck
+            excused = provider in self._world.orphaned or struck.get("throttle")  # then limits may be unread
+            if struck.get("over limit") and not excused:
+                self._violated("quota", f"more was asked of {provider} than its account may have")
             intents = Counter(record.intent for record in inventory.cloud.machines.values())
             for intent, count in intents.items():
                 if count > 1:
@@ -66,7 +70,9 @@ class Checks:
     def _excused(self, machine: VirtualMachine) -> bool:
         """A machine that is being reclaimed, or whose agent has left, may be ended whatever runs there."""
         row = next((r for r in self._world.store.rows(Instance) if r.provider_id == machine.name), None)
-        return machine.notice is not None or (row is not None and row.reason in (Reason.LEFT, Reason.ENDED_BY_CLOUD))
+        return machine.notice is not None or (
+            row is not None and row.reason in (Reason.LEFT, Reason.ENDED_BY_CLOUD, Reason.USER)
+        )
 
     def _ownership(self) -> None:
         """I1: whatever lives at a cloud has a row that will end it. I2: one live machine an intent."""
@@ -86,7 +92,10 @@ class Checks:
     def _caps(self) -> None:
         """I5: what lives at a cloud, pending included, never exceeds the group's cap."""
         for provider, inventory in self._world.inventories.items():
-            live = sum(record.state is not MachineState.ENDED for record in inventory.cloud.machines.values())
+            live = sum(
+                record.state not in (MachineState.ENDED, MachineState.STOPPED) and not _orphan(record.intent)
+                for record in inventory.cloud.machines.values()
+            )
             if live > CAP:
                 self._violated("I5", f"{live} machines live at {provider}, the cap is {CAP}")
 
@@ -142,3 +151,7 @@ class Checks:
             self._violated("logs", f"{run} printed {len(printed)} bytes, {len(kept)} are kept")
         if whole and kept != b"".join(line(run, number) for number in range(LINES)):
             self._violated("logs", f"{run} succeeded with {len(kept)} bytes of output")
+
+
+def _orphan(intent: str) -> bool:
+    return intent.startswith("i-orphan-")

@@ -69,9 +69,14 @@ class VirtualMachine:
         """Whether an agent's process is running here."""
         return self.agent_host is not None and not self.agent_host.dead
 
+    @property
+    def on(self) -> bool:
+        """Whether it boots or runs."""
+        return self.state in (_M.PENDING, _M.RUNNING)
+
     def switch_on(self) -> None:
         """Boot."""
-        if self.state in (_M.PENDING, _M.RUNNING):
+        if self.on:
             return
         world = self._world
         self.state, self.message, self.notice = _M.PENDING, "booting", None
@@ -208,6 +213,8 @@ class VirtualMachines:
 
     def switch_on(self, provider_id: str) -> None:
         """Boot."""
+        if self.machines[provider_id].state is _M.STOPPED:
+            self._world.ledger.faults["cold start"] += 1
         self._world.host.call(self.machines[provider_id].switch_on)
 
     def look(self, provider_id: str) -> tuple[MachineState, str] | None:
@@ -217,6 +224,7 @@ class VirtualMachines:
 
     def stop(self, provider_id: str) -> None:
         """Switch off, keep the disk."""
+        self._world.ledger.faults["cold stop"] += 1
         self._watch(self.machines[provider_id])
         self._world.host.call(self.machines[provider_id].order, _M.STOPPED, "stopped")
 

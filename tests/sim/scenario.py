@@ -1,7 +1,8 @@
 """What a seed means: which sessions are submitted, and which faults strike when."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from atoll.session import CostLimits, Lifetime, Retry, SessionSpec
 from atoll.slots import GIB, Request
@@ -23,7 +24,11 @@ class Order:
 
 @dataclass(slots=True, kw_only=True)
 class Scenario:
-    """Everything that is drawn from the seed before the run."""
+    """Everything that is drawn from the seed before the run.
+
+    `more` are further blows by time: what other people do to machines. `cold` are pools by provider, `limits`
+    what each account may have. At the end the groups are closed as `closing` says, so that no cold machine is left.
+    """
 
     orders: list[Order]
     cloud_faults: dict[str, tuple[Fault, ...]]
@@ -34,6 +39,10 @@ class Scenario:
     agents: list[float]
     journal_crashes: int
     lost_joins: int
+    more: list[tuple[float, str]]
+    cold: dict[str, int]
+    limits: dict[str, dict[str, int]]
+    closing: str
     providers: tuple[str, ...] = field(default=("cheap", "dear"))
 
 
@@ -42,8 +51,13 @@ def draw(seed: int) -> Scenario:
     dice = random.Random(f"scenario {seed}")
     chaos = [dice.uniform(5.0, CHAOS_S) for _ in range(dice.randrange(0, 9))]
     return Scenario(
-        orders=sorted((_order(dice, n) for n in range(dice.randrange(3, 9))), key=lambda order: order.at),
-        cloud_faults={name: parse_faults(_cloud(dice, name), "faults") for name in ("cheap", "dear")},
+        orders=sorted(
+            [*(_order(dice, n) for n in range(dice.randrange(3, 9))), *_late(random.Random(f"late {seed}"))],
+            key=lambda order: order.at,
+        ),
+        cloud_faults={
+            name: parse_faults(_cloud(dice, name) | _quota(seed, name), "faults") for name in ("cheap", "dear")
+        },
         crash_chance=dice.choice((0.0, 0.05, 0.3)),
         crashes=dice.randrange(0, 4),
         kills=[dice.uniform(1.0, CHAOS_S) for _ in range(dice.choice((0, 0, 1, 2)))],
@@ -51,7 +65,30 @@ def draw(seed: int) -> Scenario:
         agents=[dice.uniform(5.0, CHAOS_S) for _ in range(dice.choice((0, 0, 1, 3)))],
         journal_crashes=dice.choice((0, 0, 1, 2)),
         lost_joins=dice.choice((0, 0, 0, 1)),
+        **_more(random.Random(f"more {seed}")),
     )
+
+
+def _more(dice: random.Random) -> dict[str, Any]:
+    """Draw from dice of their own what came later, so that what older seeds mean changes as little as it can."""
+    blows = ("remove", "remove", "switch off", "switch off", "leave", "leave", "orphan")
+    return {
+        "more": [(dice.uniform(5.0, CHAOS_S), dice.choice(blows)) for _ in range(dice.choice((0, 0, 2, 4, 6)))],
+        "cold": {name: dice.choice((0, 1)) for name in ("cheap", "dear")},
+        "limits": {"dear": {"cpu": dice.choice((8, 12))} if dice.random() < 0.3 else {}},
+        "closing": dice.choice(("drain", "now")),
+    }
+
+
+def _late(dice: random.Random) -> list[Order]:
+    """Sessions that come when machines may have become cold."""
+    late = [_order(dice, 100 + n) for n in range(dice.choice((0, 2, 3)))]
+    return [replace(order, at=150.0 + order.at * 0.7, stop_at=None) for order in late]
+
+
+def _quota(seed: int, name: str) -> dict[str, object]:
+    dice = random.Random(f"quota {name} {seed}")
+    return {"quota": {"times": dice.randrange(1, 3)}} if dice.random() < 0.4 else {}
 
 
 def _order(dice: random.Random, number: int) -> Order:

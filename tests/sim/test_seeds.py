@@ -12,14 +12,18 @@ BLOCK = 20
 KINDS = frozenset(
     {
         "agent crash",
+        "agent left",
         "cloud list_lag",
         "cloud lost_reply",
         "cloud never_joins",
         "cloud no_capacity",
+        "cloud quota",
         "cloud reclaim",
         "cloud slow_boot",
         "cloud terminate",
         "cloud throttle",
+        "cold start",
+        "cold stop",
         "control killed",
         "crash after step",
         "crash before step",
@@ -28,6 +32,9 @@ KINDS = frozenset(
         "link refuse",
         "link reset",
         "lost join reply",
+        "machine: remove",
+        "machine: switch off",
+        "orphan",
     }
 )
 """Every fault kind; a block of seeds in which one of them never struck has tested nothing of it, and fails."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from agent.events import Exit
 from atoll.errors import AtollError, Conflict, Unavailable
-from atoll.group import Group, GroupKind, Provider, ScaleDown, Size
+from atoll.group import Group, GroupKind, Pools, Provider, ScaleDown, Size
 from atoll.instance import Instance
 from atoll.session import Session, SessionSpec
 from atoll.slots import GIB, Slots
@@ -16,7 +16,9 @@ from federation.control.config import ControlConfig
 from federation.control.control import Control
 from federation.control.steps import Steps
 from federation.store.bus import LocalBus
-from providers.port import MachineState
+from providers.errors import ProviderError
+from providers.port import Intent, MachineState
+from providers.prices.book import Book
 from providers.sim.cloud import Boot
 from providers.sim.driver import Sim
 from providers.sim.settings import parse
@@ -78,6 +80,8 @@ class World:
         self.done = False
         self.submitted: dict[str, SessionSpec] = {}
         self.cancelled: set[str] = set()
+        self.removed: set[str] = set()
+        self.orphaned: set[str] = set()
         self._steps_seen: dict[str, int] = {}
         self._crashes_left = scenario.crashes
         self._joins_to_lose = scenario.lost_joins
@@ -238,14 +242,25 @@ class World:
             inventory.rules = ()
         await self._until(self._all_ended, "every session ends")
         await self._until(self._logs_are_in, "all output arrives")
+        await self._close_groups()
         await self._until(lambda: self.live_instances() == 0, "every instance ends")
         await self._until(self._all_gone, "every instance row is settled")
         self.done = True
+
+    async def _close_groups(self) -> None:
+        now = self.scenario.closing == "now"
+
+        async def close(control: Control) -> None:
+            for name in self.scenario.providers:
+                await control.groups.terminate(name, now=now, by="u")
+
+        await self.insist(close)
 
     async def _set_up(self) -> None:
         shapes = {"cheap": ["cpu-2", "cpu-4"], "dear": ["cpu-4", "cpu-8"]}
         for name in self.scenario.providers:
             settings: dict[str, object] = {"shapes": shapes[name], "boot_s": 8.0, "latency_s": 0.2}
+            settings["limits"] = self.scenario.limits.get(name, {})
             provider = Provider(name=name, kind="sim", settings=settings)
             await self.insist(lambda control, row=provider: control.providers.apply(row))  # type: ignore[misc]
             elastic = Group(
@@ -255,6 +270,7 @@ class World:
                 provider=name,
                 spot=name == "cheap",
                 size=Size(min=0, max=CAP),
+                pools=Pools(cold=self.scenario.cold[name]),
                 scale_down=ScaleDown(idle_s=15.0, cooldown_s=10.0),
                 boot_s=BOOT_DEADLINE_S,
                 lease_s=300.0,
@@ -285,6 +301,7 @@ class World:
         events: list[tuple[float, str]] = [(at, "kill control") for at in self.scenario.kills]
         events += self.scenario.links
         events += [(at, "crash agent") for at in self.scenario.agents]
+        events += self.scenario.more
         events += [
             (self.random.uniform(5.0, CHAOS_S), "crash in journal") for _ in range(self.scenario.journal_crashes)
         ]
@@ -299,7 +316,13 @@ class World:
                 self.ledger.faults["control killed"] += 1
                 self.crash_control("killed")
             return
+        if what == "orphan":
+            self.host.spawn(self._orphan(), "orphan")
+            return
         up = [machine for machine in self.machines if machine.up]
+        if what in ("remove", "switch off", "leave"):
+            # Not the registered one: if that leaves unheard its sessions stay `lost` until a person gives them up.
+            up = [machine for machine in self.machines if machine is not self.local and machine.on]
         if not up:
             return
         machine = self.random.choice(up)
@@ -309,9 +332,43 @@ class World:
             machine.crash_agent(self.random.choice((0.1, 2.0, 20.0)))
         elif what == "crash in journal":
             machine.crashes_in_journal += 1
+        elif what in ("remove", "switch off"):
+            self.ledger.faults[f"machine: {what}"] += 1
+            self.removed.add(machine.name)
+            machine.power_off(MachineState.ENDED if what == "remove" else MachineState.STOPPED, "by someone else")
+        elif what == "leave":
+            self._leave(machine)
         else:
             self.ledger.faults[f"link {what}"] += 1
             self._link(what, agent)
+
+    def _leave(self, machine: VirtualMachine) -> None:
+        """The machine's owner takes its agent out of the installation."""
+        shell, host = machine.shell, machine.agent_host
+        if shell and host and not host.dead:
+            self.ledger.faults["agent left"] += 1
+            self.removed.add(machine.name)
+            host.call(self.loop.call_soon, shell.leave, "its owner wants it back")
+
+    async def _orphan(self) -> None:
+        """Somebody else makes a machine with our tag, of which no record tells."""
+        name = self.random.choice(self.scenario.providers)
+        rows = [row for row in self.store.rows(Provider) if row.name == name]
+        if not rows:
+            return
+        cloud = self._driver(rows[0])
+        shape = self.random.choice(await cloud.shapes(Book()))
+        self.orphaned.add(name)
+        token = JoinToken(url="https://control.sim", pin=SimAuthority.pin, secret="00" * 32).text()
+        number = self.ledger.faults["orphan"]
+        owner = self.store._memory.settings["installation"]
+        intent = Intent(id=f"i-orphan-{number}", owner=owner, shape=shape, user_data=token)
+        try:
+            await cloud.create(intent)
+        except ProviderError as error:
+            self.ledger.note(self.loop.true_time, f"no orphan: {error.message}")
+            return
+        self.ledger.faults["orphan"] += 1
 
     def _link(self, what: str, agent: str) -> None:
         pause = self.random.choice((1.0, 6.0, 20.0, 90.0))
@@ -343,7 +400,7 @@ class World:
     def owes_logs(self, life: Life) -> bool:
         """Say whether all that a run printed must be stored: it ended by itself, on a machine nobody took away."""
         machine = next(machine for machine in self.machines if machine.name == life.machine)
-        return life.code is not None and machine.notice is None
+        return life.code is not None and machine.notice is None and machine.name not in self.removed
 
     def _logs_are_in(self) -> bool:
         kept = self.logs._kept

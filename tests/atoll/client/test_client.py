@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from atoll import AsyncClient, Client
-from atoll.client import profile
+from atoll.client import calls, profile
 from atoll.client.stream import LogChunk
 from atoll.client.views import EventView, SessionView
 from atoll.document import group, provider
 from atoll.errors import Conflict, Invalid, NotFound, Unauthorized, Unavailable
 from atoll.site import Site
-from tests.atoll.plane import TOKEN, Plane
+from tests.atoll.plane import TOKEN, Plane, standing
 
 SPEC = {"command": ["true"]}
 
@@ -147,3 +147,16 @@ def test_the_profile_is_private_and_checked(home: Path, monkeypatch: pytest.Monk
         profile.path().write_text(damaged)
         with pytest.raises(Invalid, match="damaged"):
             profile.load()
+
+
+async def test_prices_are_asked_for_with_time_to_answer(plane: Plane) -> None:
+    plane.prices = {"aws": standing()}
+    async with AsyncClient(plane.url, TOKEN) as client:
+        assert [view.provider for view in await client.price_lists()] == ["aws"]
+        assert (await client.prices("aws", shape="m5*")).count == 2
+        assert plane.queries == [{"shape": "m5*"}]
+        assert (await client.update_prices("aws")).count == 2
+        assert (await client.import_prices({"name": "p", "content": "x"}))[0].provider == "aws"
+        assert await client.export_prices("aws") == "the prices of aws"
+    assert plane.bodies == [{"accept_jumps": False}, {"name": "p", "content": "x"}]
+    assert calls.update_prices("aws", accept_jumps=False).takes_s > 600

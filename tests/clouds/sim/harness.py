@@ -21,7 +21,7 @@ class SimHarness:
 
     directory: Path
     name: str = "sim"
-    can: frozenset[str] = frozenset({"lost_reply", "no_capacity", "throttle", "slow_boot", "terminate", "list_lag"})
+    can: frozenset[str] = frozenset({"lost_reply", "no_capacity", "quota", "throttle", "slow_boot", "terminate", "list_lag"})
     remembers: bool = True
     launcher: Launcher = field(default_factory=Launcher)
 

@@ -5,6 +5,7 @@ from atoll.group import Group, GroupKind, Pools, Provider, Size
 from atoll.instance import Instance, Shape
 from atoll.offer import Decision, Offer, OfferKind, Outcome, Rejection
 from atoll.plan import Action, Note, Plan, Step
+from atoll.price import Commitment, Price, PriceList, PriceRules, Remark
 from atoll.session import Member, MemberState, Session, SessionSpec
 from atoll.site import Site
 from atoll.slots import GIB, Gpu, GpuRequest, Request, Slots
@@ -56,6 +57,12 @@ def decision(number: int = 0) -> Decision:
     )  # fmt: skip
 
 
+def price_list(provider: str = "cloud") -> PriceList:
+    price = Price(shape="g2", amount=700_000, zone="z1", spot=True, cpu=4000, memory=16 * GIB, gpus=1, gpu_model="L4")
+    doubt = Remark(price=Price(shape="g3", amount=0), reason="is zero", before=7)
+    return PriceList(provider=provider, source="a file", currency="EUR", at=3.0, prices=(price,), remarks=(doubt,))
+
+
 def every_kind() -> list[Row]:
     step = Step(action=Action.LAUNCH, group="g", reason=Reason.DEMAND, message="m", shape=SHAPE, sessions=("s-1",))
     note = Note(group="g", reason=Reason.MAX_SIZE, message="full")
@@ -63,9 +70,15 @@ def every_kind() -> list[Row]:
         session("s-1", "a-1", "a-2"),
         Agent(id="a-1", name="n", site="home", group="local", capacity=SLOTS, facts={"os": "linux"}, joined_at=3.5),
         Group(name="g", site="home", kind=GroupKind.ELASTIC, spot=True, size=Size(max=7), pools=Pools(cold=1)),
-        Provider(name="cloud", kind="sim", settings={"zones": ["a", "b"], "deep": {"n": 1, "f": 1.5, "no": None}}),
+        Provider(
+            name="cloud",
+            kind="sim",
+            settings={"zones": ["a", "b"], "deep": {"n": 1, "f": 1.5, "no": None}},
+            prices=PriceRules(discount=0.1, commitments=(Commitment(shape="g2", count=2, price=5),)),
+        ),
         Instance(id="i-1", provider="cloud", group="g", site="home", shape=SHAPE, state=InstanceState.BOOTING),
         site(),
         token(expires_at=9.25),
         Plan(id="p-1", generation=3, at=4.0, steps=(step,), notes=(note,), awaits=(("s-1", "i-1"),)),
+        price_list(),
     ]

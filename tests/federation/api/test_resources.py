@@ -103,6 +103,39 @@ async def test_groups_and_providers_tell_more(server: Served) -> None:
     assert (site.agents, site.connected, site.capacity.cpu, site.free.cpu) == (2, 1, 4.0, 4.0)
 
 
+async def test_groups_are_resized_and_terminated(server: Served) -> None:
+    await server.plane.furnish()
+    group = await server.good("POST", "/v1/groups/burst:resize", {"max": 9})
+    assert group.spec["size"] == {"min": 0, "max": 9}
+    closed = await server.good("POST", "/v1/groups/burst:terminate", {"now": True})
+    assert closed.spec["size"] == {"min": 0, "max": 0}
+    await server.good("POST", "/v1/groups/burst:terminate", {})
+    assert server.plane.terminated == [("burst", True, "ada"), ("burst", False, "ada")]
+    status, problem = await server.ask("POST", "/v1/groups/burst:terminate", {"noww": True})
+    assert (status, problem.code) == (400, "INVALID")
+
+
+async def test_credentials_are_rotated_and_never_shown(server: Served) -> None:
+    await server.plane.furnish()
+    provider = await server.good("POST", "/v1/providers/sim:rotate", {"credentials": {"key": "right"}})
+    assert provider.settings["credentials"] == "***"
+    status, problem = await server.ask("POST", "/v1/providers/sim:rotate", {"credentials": {"key": "wrong"}})
+    assert (status, problem.code) == (409, "CONFLICT")
+    assert "old ones stay" in problem.hint
+    assert (await server.ask("POST", "/v1/providers/sim:rotate", {}))[0] == 400
+
+
+async def test_a_providers_health_tells_limits_pauses_and_the_last_sweep(server: Served) -> None:
+    await server.plane.furnish()
+    health = await server.good("GET", "/v1/providers/sim/health")
+    assert [(each.name, each.committed, each.limit, each.learned) for each in health.limits] == [
+        ("vcpus", 4, 16, False)
+    ]
+    assert [(each.what, each.why, each.left_s) for each in health.pauses] == [("create calls", "AUTH: wrong key", 12.0)]
+    assert (health.orphans, health.live, health.credentials_age_s) == ("terminate", 1, 60.0)
+    assert health.swept == "m-1: nobody owns it (report)"
+
+
 async def test_the_rest_answers(server: Served) -> None:
     await server.plane.furnish()
     await server.submit()

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
 
-from atoll.group import Group, GroupKind, Pools, Provider, ScaleDown, Size
+from atoll.group import Group, GroupKind, Orphans, Pools, Provider, ScaleDown, Size
 from atoll.host.system import SystemChance, SystemClock
 from atoll.session import Session, SessionSpec
 from atoll.slots import Slots
@@ -70,6 +70,7 @@ class Ring:
         self.agents: dict[str, ScriptedAgent] = {}
         self._boots: list[asyncio.Task[None]] = []
         self.boots = True
+        self.accounts: list[Provider] = []
         self.control = self._new()
 
     def _new(self) -> Control:
@@ -79,10 +80,14 @@ class Ring:
             LocalBus(),
             SystemClock(),
             SystemChance(),
-            lambda _provider: self.cloud,
+            self._drive,
             self.steps,
             self.config,
         )
+
+    def _drive(self, provider: Provider) -> MemoryCloud:
+        self.accounts.append(provider)
+        return self.cloud
 
     async def start(self) -> None:
         self.network.listen(lambda _agent: self.control.links.accept())
@@ -100,9 +105,17 @@ class Ring:
         _, secret = await self.control.tokens.create_join(site="here", group=group)
         return await self._join(secret, group, capacity)
 
-    async def elastic(self, *, size: Size | None = None, idle_s: float = 0.2, pools: Pools | None = None) -> Group:
+    async def elastic(
+        self,
+        *,
+        size: Size | None = None,
+        idle_s: float = 0.2,
+        pools: Pools | None = None,
+        labels: dict[str, str] | None = None,
+        orphans: Orphans = Orphans.TERMINATE,
+    ) -> Group:
         """Add a provider with an elastic group."""
-        await self.control.providers.apply(Provider(name="cloud", kind="memory"))
+        await self.control.providers.apply(Provider(name="cloud", kind="memory", orphans=orphans))
         group = Group(
             name="burst",
             site="far",
@@ -112,6 +125,7 @@ class Ring:
             pools=pools or Pools(),
             scale_down=ScaleDown(idle_s=idle_s, cooldown_s=0.1),
             boot_s=5.0,
+            labels=labels or {},
         )
         return await self.control.groups.create(group)
 

@@ -1,0 +1,1 @@
+"""`atoll agent bootstrap`: makes many known machines agents, over SSH."""

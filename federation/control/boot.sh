@@ -1,0 +1,232 @@
+#!/bin/sh
+# Boot script of Atoll instance @NAME@: makes this machine an agent of the installation at @URL@
+# and switches the machine off when its time is over. It may be run any number of times, at any boot.
+# Nothing in it is secret but a join token, which is good once.
+# Use: boot.sh           set everything up and return
+#      boot.sh run       join, unless that is done, and be the agent
+#      boot.sh grant     let the machine live until its boot deadline
+#      boot.sh deadman   switch the machine off once its deadline has passed
+set -u
+umask 077
+
+url=@URL@
+pin=@PIN@
+boot_s=@BOOT_S@
+life_s=@LIFE_S@
+export ATOLL_JOIN_TOKEN=@TOKEN@ ATOLL_JOIN_NAME=@NAME@ ATOLL_INSTANCE_CLOUD=@CLOUD@
+
+export PATH="${PATH:-/usr/bin:/bin}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# A pretend machine is told where its home is, and nothing may change outside of it; a real one is not told.
+real=''
+if [ -z "${ATOLL_HOME:-}" ]; then
+    ATOLL_HOME="${HOME:-}/.atoll"
+    [ "$(id -u)" = 0 ] && ATOLL_HOME=/var/lib/atoll && [ -d /run/systemd/system ] && real=yes
+fi
+export ATOLL_HOME HOME="${HOME:-/root}"
+export ATOLL_INSTANCE_DEADLINE="$ATOLL_HOME/deadline"
+export ATOLL_INSTANCE_POWEROFF="${ATOLL_INSTANCE_POWEROFF:-poweroff}"
+self="$ATOLL_HOME/boot.sh"
+
+say() { printf 'atoll: %s\n' "$1" >&2; }
+
+# -- the dead-man: needs neither the agent nor Python nor a clock that is right ------------------------
+
+uptime_s() { read -r now _ </proc/uptime && now="${now%%.*}"; }
+
+grant() {
+    uptime_s
+    printf '%-19d\n' $((now + boot_s)) >"$ATOLL_INSTANCE_DEADLINE"
+}
+
+over() {
+    told=''
+    { read -r told _ <"$ATOLL_INSTANCE_DEADLINE"; } 2>/dev/null
+    case "$told" in '' | *[!0-9]*) ;; *) limit="$told" ;; esac
+    uptime_s
+    [ "$now" -ge "$limit" ] || [ "$now" -ge "$end" ]
+}
+
+watch_from() { # the second of uptime at which this machine's life began
+    uptime_s
+    limit=$((now + boot_s)) end=$(($1 + life_s))
+}
+
+power_off() {
+    say "this machine ends: $1"
+    $ATOLL_INSTANCE_POWEROFF || say "$ATOLL_INSTANCE_POWEROFF failed"
+    sleep 60
+    [ -z "$real" ] || poweroff -ff
+}
+
+deadman() {
+    until over; do sleep 2; done
+    while :; do power_off "nothing has let it live longer"; done
+}
+
+# -- the agent -----------------------------------------------------------------------------------------
+
+find_python() {
+    for python in python3 python3.13 python3.12 python3.11; do
+        "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && return
+    done
+    false
+}
+
+need_python() {
+    find_python && return
+    if [ -n "$real" ] && command -v apt-get >/dev/null 2>&1; then
+        say "there is no Python 3.11 to 3.13 here: trying apt-get install python3"
+        DEBIAN_FRONTEND=noninteractive timeout 300 sh -c 'apt-get -qq update; apt-get -qq install -y \
+            --no-install-recommends -o DPkg::Lock::Timeout=120 python3' >&2
+        find_python && return
+    fi
+    say "CANNOT JOIN: there is no Python 3.11, 3.12 or 3.13 on this machine; use an image that has one"
+    false
+}
+
+fetch_agent() {
+    need_python || return
+    say "fetching the agent from $url"
+    "$python" - "$url" "$pin" "$ATOLL_HOME" <<'PYTHON' || return
+import hashlib, http.client, json, os, shutil, socket, ssl, sys, sysconfig, tarfile, urllib.parse, urllib.request
+
+url, pin, home = sys.argv[1:]
+parts = urllib.parse.urlsplit(url)
+host, port = parts.hostname, parts.port or 443
+
+
+def plain():
+    proxy = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get("https")
+    if not proxy:
+        return socket.create_connection((host, port), 20)
+    via = urllib.parse.urlsplit(proxy)
+    tunnel = http.client.HTTPConnection(via.hostname, via.port or 3128, timeout=20)
+    tunnel.set_tunnel(host, port)
+    tunnel.connect()
+    return tunnel.sock
+
+
+def ask(path, context):
+    link = http.client.HTTPConnection(host, port)
+    link.sock = context.wrap_socket(plain(), server_hostname="@CONTROL_NAME@")
+    link.sock.settimeout(60)
+    link.request("GET", path, headers={"Connection": "close"})
+    return link.getresponse()
+
+
+def fetch():
+    blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
+    ca = json.load(ask("/v1/ca", blind))["ca"]
+    if hashlib.sha256(ssl.PEM_cert_to_DER_cert(ca.strip())).hexdigest() != pin:
+        raise ValueError("its CA is not the one that launched this machine: is someone between you and it?")
+    sure = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    sure.load_verify_locations(cadata=ca)
+    sure.set_alpn_protocols(["@ALPN@"])
+    answer = ask("/v1/agent.tar.gz?tag=" + str(sysconfig.get_config_var("SOABI")), sure)
+    if answer.status != 200:
+        problem = json.load(answer)
+        raise ValueError(f"{problem.get('detail')} ({problem.get('hint')})")
+    lib, fresh = os.path.join(home, "agent-lib"), os.path.join(home, "agent-lib.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    with tarfile.open(fileobj=answer, mode="r|gz") as pack:
+        pack.extractall(fresh, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    shutil.rmtree(lib, ignore_errors=True)
+    os.rename(fresh, lib)
+
+
+try:
+    fetch()
+except (OSError, EOFError, ValueError, http.client.HTTPException, tarfile.TarError) as error:
+    sys.exit(f"atoll: CANNOT JOIN: no agent from {url}: {error}")
+PYTHON
+    mkdir -p "$ATOLL_HOME/bin"
+    cat >"$ATOLL_HOME/bin/atoll-agent.new" <<END
+#!/bin/sh
+ATOLL_HOME='$ATOLL_HOME' PYTHONPATH='$ATOLL_HOME/agent-lib' exec $python -m agent "\$@"
+END
+    chmod 700 "$ATOLL_HOME/bin/atoll-agent.new"
+    mv "$ATOLL_HOME/bin/atoll-agent.new" "$ATOLL_HOME/bin/atoll-agent"
+}
+
+run() {
+    umask 022
+    if command -v atoll >/dev/null 2>&1; then
+        exec atoll agent join "$url" --foreground
+    fi
+    [ -x "$ATOLL_HOME/bin/atoll-agent" ] || (umask 077 && fetch_agent) || exit
+    exec "$ATOLL_HOME/bin/atoll-agent" join "$url" --foreground
+}
+
+keep_running() {
+    while :; do
+        (run 9>&-)
+        ! over || power_off "its agent is done"
+        sleep 5
+    done
+}
+
+# -- setting up: systemd where it is, else processes in the background ---------------------------------
+
+alone() { # whether this is the one process of this name, as far as can be told
+    command -v flock >/dev/null 2>&1 && (: >>"$ATOLL_HOME/$1.lock") 2>/dev/null || return 0
+    exec 9>>"$ATOLL_HOME/$1.lock" && flock -n 9
+}
+
+unit() {
+    cat >"/etc/systemd/system/$1.service.new" && mv "/etc/systemd/system/$1.service.new" "/etc/systemd/system/$1.service"
+}
+
+units() {
+    [ "$0" = "$self" ] || { cp "$0" "$self.new" && mv "$self.new" "$self"; } || return
+    unit atoll-deadman <<END || return
+[Unit]
+Description=Switches this machine off once nothing lets it live longer
+[Service]
+ExecStartPre=/bin/sh $self grant
+ExecStart=/bin/sh $self deadman
+Restart=always
+StandardOutput=journal+console
+StandardError=journal+console
+[Install]
+WantedBy=multi-user.target
+END
+    # Sessions outlive their agent and are adopted by the next: only the agent itself is stopped.
+    unit atoll-agent <<END || return
+[Unit]
+Description=Atoll agent
+Wants=network-online.target atoll-deadman.service
+After=network-online.target atoll-deadman.service
+StartLimitIntervalSec=0
+[Service]
+ExecStart=/bin/sh $self run
+Restart=always
+RestartSec=5
+KillMode=process
+OOMPolicy=continue
+Delegate=yes
+TasksMax=infinity
+LimitNOFILE=1048576
+StandardOutput=journal+console
+StandardError=journal+console
+[Install]
+WantedBy=multi-user.target
+END
+    systemctl daemon-reload && systemctl enable --now --no-block atoll-deadman.service atoll-agent.service
+}
+
+set_up() {
+    mkdir -p "$ATOLL_HOME" || say "$ATOLL_HOME cannot be made"
+    [ -n "$real" ] && units && return
+    grant
+    watch_from "$now"
+    (alone deadman && deadman) &
+    (alone agent && keep_running) &
+}
+
+case "${1:-}" in
+    run) run ;;
+    grant) grant ;;
+    deadman) watch_from 0 && deadman ;;
+    *) set_up ;;
+esac

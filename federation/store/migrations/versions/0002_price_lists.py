@@ -1,0 +1,23 @@
+"""Price lists of providers."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+_KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
+def upgrade() -> None:
+    """Make the table of price lists."""
+    op.create_table(
+        "price_lists",
+        sa.Column("key", _KEY, primary_key=True),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("created", sa.Double, nullable=False),
+        sa.Column("body", sa.Text, nullable=False),
+    )
+    op.create_index("ix_price_lists_created", "price_lists", ["created", "key"])

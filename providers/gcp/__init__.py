@@ -1,0 +1,1 @@
+"""Google Compute Engine: machines by google-cloud-compute, prices by the Cloud Billing Catalog."""

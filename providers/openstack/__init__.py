@@ -1,0 +1,1 @@
+"""The `openstack` driver: Nova servers as machines."""

@@ -1,0 +1,4 @@
+"""What runs inside the stack's own processes."""
+
+HOW = "how.json"
+"""A file in the guests' folder that says how guests are booted."""
