@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: venv
 venv: $(STAMP) ## make .venv from hashed requirements (only when they changed)
@@ -37,6 +37,10 @@ $(STAMP): requirements/dev.txt pyproject.toml
 .PHONY: demo
 demo: venv ## the main job, end to end: local agent, two pretend sites, 30 real sessions
 	$(BIN)/atoll demo
+
+.PHONY: demo-aws
+demo-aws: venv ## the demo's sessions burst to EC2 as moto shows it; its machines really run their user data
+	$(BIN)/python -m tests.clouds.demo aws
 
 .PHONY: check
 check: venv system lint types imports test ## everything that must hold; what CI runs
@@ -70,6 +74,23 @@ test: venv ## all tests but those on a virtual machine, on two processes
 check-vm: venv system ## the boot script on a virtual machine, from its user data to its own end (minutes)
 	$(BIN)/python -m pytest -q -s -m vm tests/e2e
 
+SERVERS := .venv-openstack
+
+$(SERVERS)/.installed: requirements/openstack-servers.txt | venv
+	$(BIN)/python -m venv $(SERVERS)
+	$(BIN)/uv pip install --quiet --python $(SERVERS)/bin/python --require-hashes -r requirements/openstack-servers.txt
+	@touch $@
+
+.PHONY: check-openstack
+check-openstack: venv $(SERVERS)/.installed ## the openstack driver against a real keystone, placement, glance, neutron and nova
+	@command -v mariadbd >/dev/null || PATH=$$PATH:/usr/sbin command -v mariadbd >/dev/null || \
+		{ test "$$(id -u)" = 0 && apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+		apt-get -qq install -y --no-install-recommends mariadb-server >/dev/null; } || \
+		{ echo "make: MariaDB is needed (Debian: apt-get install mariadb-server)" >&2; exit 1; }
+	$(BIN)/python -m tests.openstack prepare
+	ATOLL_TEST_OPENSTACK=required $(BIN)/python -m pytest -q tests/openstack tests/providers/openstack \
+		tests/contracts/providers -k openstack
+
 .PHONY: format
 format: venv ## rewrite the sources in the house's format
 	$(BIN)/ruff format $(SOURCES)
@@ -84,8 +105,9 @@ bench: venv ## every benchmark at its quick size
 lock: venv ## compile requirements/*.txt anew from pyproject.toml
 	$(COMPILE) pyproject.toml -o requirements/base.txt
 	$(COMPILE) pyproject.toml --all-extras --group dev -o requirements/dev.txt
+	$(subst --universal,,$(COMPILE)) requirements/openstack-servers.in -o requirements/openstack-servers.txt
 
 .PHONY: clean
 clean: ## remove what the other targets made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SERVERS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

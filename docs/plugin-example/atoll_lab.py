@@ -87,8 +87,9 @@ class Lab:
             fcntl.flock(lock, fcntl.LOCK_EX)
             records = {path.parent.name: json.loads(path.read_text()) for path in self.root.glob("*/record.json")}
             for key, record in records.items():
-                if (record["state"] == "running") != bool(self.processes(key)):  # it switched itself off, or was left on
-                    self.turn(key, record, "ended" if record["state"] == "running" else record["state"])
+                on = record["state"] == "running"
+                if on != bool(self.processes(key)):  # it switched itself off, or was left on
+                    self.turn(key, record, "ended" if on else record["state"])
             yield records
 
     def turn_live(self, key, state):

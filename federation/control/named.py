@@ -25,6 +25,8 @@ from providers.port import Driver
 N = TypeVar("N", Site, Group, Provider)
 LIVE = [str(state) for state in InstanceState if state is not InstanceState.GONE]
 """Instance states that may cost money."""
+EMPTY = [state for state in LIVE if state not in (InstanceState.JOINED, InstanceState.DRAINING)]
+"""Those of them in which no session runs."""
 
 
 class Named(Generic[N]):
@@ -157,9 +159,9 @@ class Groups(Named[Group]):
     async def terminate(self, name: str, *, now: bool, by: str) -> Group:
         """Close an elastic group: its size becomes 0..0, so that nothing comes back before it is resized.
 
-        Its agents take no more sessions and go when they are empty. With `now` every instance is ended at
-        once, whatever runs there: those sessions are queued again, if they may be retried, once their machine
-        is seen gone.
+        Its agents take no more sessions and go when they are empty; what is cold or still coming ends now.
+        With `now` every instance is ended at once, whatever runs there: those sessions are queued again, if
+        they may be retried, once their machine is seen gone.
         """
         why = f"group {name} was terminated by {by}"
         async with self._changes.commit("group.terminate") as change:
@@ -169,9 +171,8 @@ class Groups(Named[Group]):
                 await drain(change, agent, Reason.USER, why)
                 for agent in await change.tx.find(Agent, group=name, state=AgentState.READY)
             ]
-            if now:
-                for instance in await change.tx.find(Instance, group=name, state=LIVE):
-                    await _end(change, instance, why)
+            for instance in await change.tx.find(Instance, group=name, state=LIVE if now else EMPTY):
+                await _end(change, instance, why)
         for agent in drained:
             self._agents.tell_cordon(agent)
         self._on_change()

@@ -10,7 +10,7 @@ from atoll.clock import Clock
 from atoll.instance import Shape
 from providers.aws import errors
 from providers.aws.account import Account
-from providers.aws.ground import Ground, Image, find_image, survey
+from providers.aws.ground import SSM, Ground, Image, find_image, survey
 from providers.aws.policy import policy
 from providers.aws.prices import wanted
 from providers.aws.quotas import limits
@@ -76,10 +76,12 @@ def clock_finding(date: str, now: float) -> Finding:
 
 def rights(settings: Settings, account: str, arn: str) -> Finding:
     """Return the finding that carries the least-privilege policy for these settings."""
+    parameter = settings.image.removeprefix(SSM) if settings.image.startswith(SSM) else "/aws/service/*"
     document = policy(
         settings.region,
         account or "ACCOUNT",
         partition=arn.split(":")[1] if arn else "aws",
+        parameter=parameter,
         instance_profile=settings.instance_profile,
         spot=settings.spot,
     )

@@ -9,7 +9,8 @@ from providers.aws.account import Account
 from providers.aws.settings import Settings
 from providers.errors import BadRequest
 
-_SSM = "ssm:"
+SSM = "ssm:"
+"""Stands before the name of a parameter that holds an image's id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +42,8 @@ async def find_image(account: Account, settings: Settings) -> Image | None:
     if not settings.image:
         return None
     ami = settings.image
-    if ami.startswith(_SSM):
-        told = await account.ask("ssm", "get_parameter", Name=ami.removeprefix(_SSM))
+    if ami.startswith(SSM):
+        told = await account.ask("ssm", "get_parameter", Name=ami.removeprefix(SSM))
         ami = told["Parameter"]["Value"]
     found = (await account.ask("ec2", "describe_images", ImageIds=[ami]))["Images"]
     if not found:

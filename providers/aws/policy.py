@@ -22,27 +22,35 @@ READS: tuple[str, ...] = (
 """Calls that change nothing; EC2 knows no narrower resource for them than all."""
 MADE = ("instance", "network-interface", "spot-instances-request", "volume")
 """Resources that a launch makes: each carries the owner tag from the first moment."""
-USED = ("key-pair", "launch-template", "network-interface", "security-group", "subnet")
+USED = ("key-pair", "launch-template", "security-group", "subnet")
 """Resources that a launch stands on."""
 
 
 def policy(
-    region: str, account: str, *, owner: str = "", partition: str = "aws", instance_profile: str = "", spot: bool = True
+    region: str,
+    account: str,
+    *,
+    owner: str = "",
+    partition: str = "aws",
+    parameter: str = "/aws/service/*",
+    instance_profile: str = "",
+    spot: bool = True,
 ) -> dict[str, Any]:
     """Return the policy document.
 
     With `owner`, the installation's id, it may end only that installation's machines; without, those of any
-    installation of Atoll in the account, and never one without the tag. `iam:PassRole` is granted only where
-    an instance profile is used, for the role of the profile's name.
+    installation of Atoll in the account, and never one without the tag. `parameter` is the SSM parameter that
+    names the image. `iam:PassRole` is granted only where an instance profile is used, for the role of its name.
     """
+    holder = "" if parameter.startswith("/aws/") else account  # public parameters belong to no account
     ec2 = f"arn:{partition}:ec2:{region}:{account}:"
     made = [f"{ec2}{kind}/*" for kind in MADE]
-    used = [f"{ec2}{kind}/*" for kind in USED if kind != "network-interface"]
+    used = [f"{ec2}{kind}/*" for kind in USED]
     shared = [f"arn:{partition}:ec2:{region}::image/*", f"arn:{partition}:ec2:{region}::snapshot/*"]
     statements = [
         _statement("Read", READS, ["*"]),
         _statement(
-            "ReadPublicImages", ["ssm:GetParameter"], [f"arn:{partition}:ssm:{region}::parameter/aws/service/*"]
+            "ReadPublicImages", ["ssm:GetParameter"], [f"arn:{partition}:ssm:{region}:{holder}:parameter{parameter}"]
         ),
         _statement("LaunchOnlyTagged", ["ec2:RunInstances"], made, _marked("aws:RequestTag", owner)),
         _statement("LaunchOn", ["ec2:RunInstances"], [*used, *shared]),

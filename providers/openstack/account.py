@@ -1,7 +1,8 @@
 """One credential of one OpenStack: openstacksdk's adapters, made when needed, and REST calls with typed errors."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 from urllib.parse import urlencode
 
@@ -74,7 +75,7 @@ class Account:
     def _call(
         self, service: str, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None
     ) -> tuple[dict[str, Any], str]:
-        try:
+        with _typed_errors():
             options: dict[str, Any] = {"microversion": self._microversion()} if service == "compute" else {}
             if body is not None:
                 # With `log`, keystoneauth writes bodies at DEBUG: user data, its join token, and adminPass.
@@ -90,8 +91,6 @@ class Account:
             if answer.status_code >= 400:
                 raise refusal(answer.status_code, _message(answer), answer.headers.get("Retry-After", ""))
             return _json(answer), answer.headers.get("Date", "")
-        except (auth_errors.ClientException, SDKException, OSError) as error:
-            raise _told(error) from None  # the SDK's errors may quote what was sent
 
     def _pages(self, service: str, path: str, key: str, query: Mapping[str, str]) -> list[Any]:
         found: list[Any] = []
@@ -106,7 +105,9 @@ class Account:
             asked["marker"] = items[-1]["id"]
 
     def _microversion(self) -> str:
-        if not self._version:
+        if self._version:
+            return self._version
+        with _typed_errors():
             data = self._adapter("compute").get_endpoint_data()
             newest = tuple(data.max_microversion or (2, 1)) if data else (2, 1)
             wanted = tuple(int(part) for part in self._settings.microversion.split("."))
@@ -114,12 +115,10 @@ class Account:
         return self._version
 
     def _access(self) -> Any:
-        try:
+        with _typed_errors():
             with self._lock:
                 session = self._connect().session
             return cast(Any, session.auth).get_access(session)
-        except (auth_errors.ClientException, SDKException, OSError) as error:
-            raise _told(error) from None
 
     def _adapter(self, service: str) -> Proxy:
         if service not in SERVICES:
@@ -171,6 +170,14 @@ def _options(settings: Settings) -> dict[str, Any]:
         }
         options["auth_type"] = "v3password"
     return options | {"auth": {"auth_url": own.auth_url, **{key: value for key, value in auth.items() if value}}}
+
+
+@contextmanager
+def _typed_errors() -> Iterator[None]:
+    try:
+        yield
+    except (auth_errors.ClientException, SDKException, OSError) as error:
+        raise _told(error) from None  # the SDK's errors may quote what was sent
 
 
 def _told(error: Exception) -> ProviderError:

@@ -14,6 +14,8 @@ _QUOTA = re.compile(r"quota|maximum number of (ports|volumes)|too many (instance
 _LIMITS = ("instances", "cores", "ram", "gigabytes", "volumes", "port", "server_group_members", "metadata_items")
 """Names of limits as messages spell them; the first found is told. `Driver.quota` has the first three."""
 _NO_HOST = ("no valid host", "exhausted all hosts", "maximum number of retries", "insufficient compute resources")
+_NO_ZONE = "availability zone is not available"
+"""Nova says so of zones it does not know, and of those whose hosts are all down or switched off."""
 _OURS = ("image", "flavor", "block device", "volume type", "key pair", "keypair")
 """Words of faults that another try with the same settings would meet again."""
 
@@ -31,6 +33,8 @@ def refusal(status: int, message: str, retry_after: str = "") -> ProviderError:
         return Auth(f"OpenStack does not allow it: {said}", hint="atoll provider doctor names the rights needed")
     if status == 404:
         return Absent(said or "it is not there")
+    if status == 400 and _NO_ZONE in message.lower():
+        return Capacity(said, scope="zone", hint="all its hosts are switched off, or it is misspelt")
     if status in (408, 425) or status >= 500:
         return Unknown(f"OpenStack answered {status}: {said}")
     return BadRequest(said or f"OpenStack answered {status}")

@@ -291,6 +291,30 @@ def test_the_terms_hold_for_the_next_process_that_never_connects() -> None:
     assert story.core.next_deadline() == 700.0
 
 
+def test_a_machine_on_no_terms_is_nobodys_to_end() -> None:
+    assert Story().core.lives_until(100.0) is None
+    assert Story().link().core.lives_until(100.0) is None
+
+
+def test_the_dead_mans_time_follows_contact_work_and_the_longest_life() -> None:
+    story = Story(born_at=50.0).link(lease_s=600.0, max_life_s=5000.0)
+    assert story.core.lives_until(150.0) == 700.0, "nothing was heard since"
+    story.tell(ev.Contact(200.0), 210.0)
+    assert story.core.lives_until(210.0) == 800.0
+    story.running()
+    story.tell(ev.Unlinked())
+    assert story.core.lives_until(3000.0) == 3600.0, "work is worth a lease, always"
+    assert story.core.lives_until(4900.0) == 5050.0, "up to the longest life"
+    story.tell(ev.RuntimeExited(RUN, 0), 3000.0)
+    assert story.core.lives_until(3100.0) == 3600.0
+    assert story.core.next_deadline() == 3600.0, "the agent's own end by the same rule"
+
+
+def test_the_dead_mans_time_is_known_to_an_agent_that_never_connects() -> None:
+    story = Story(terms=Terms(lease_s=600.0))
+    assert story.core.lives_until(130.0) == 700.0
+
+
 def test_the_longest_life_ends_runs_and_machine() -> None:
     story = Story(born_at=40.0).link(max_life_s=1000.0).running()
     story.tell(ev.Tick(), 1040.0)

@@ -229,6 +229,35 @@ async def test_a_notice_is_passed_on() -> None:
     await house.shell.stop()
 
 
+class Ends:
+    """How far this machine's end was put off, each time."""
+
+    def __init__(self, full: int = 0) -> None:
+        self.told: list[float] = []
+        self.full = full
+
+    def put_off(self, seconds: float) -> None:
+        self.full -= 1
+        if self.full >= 0:
+            raise OSError("no space left on device")
+        self.told.append(seconds)
+
+
+async def test_the_machines_end_is_put_off_while_it_is_heard_and_no_longer() -> None:
+    house, ends = House(), Ends(full=1)
+    house.control.welcome = {"lease_s": 3.0}
+    house.begin(deadline=ends)
+    await house.registered()
+    await until(lambda: len(ends.told) >= 4)
+    assert max(ends.told) > 1.0, "heard, it lives another lease; one full disk is no harm"
+    house.network.cut(ME)
+    heard = len(ends.told)
+    await until(lambda: house.task.done())
+    assert ends.told[-1] < 1.5, "in silence its end comes nearer"
+    assert len(ends.told) > heard
+    assert getattr(house.task.result(), "reason", "") == "LEASE_EXPIRED"
+
+
 class Renewal:
     """A certificate that is always due until it is renewed."""
 

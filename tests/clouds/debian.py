@@ -5,7 +5,8 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -87,15 +88,9 @@ def _cache() -> Path:
     return folder
 
 
-class _locked:  # noqa: N801 - reads like the statement it is
-    """Holds a lock beside `path`: test processes make a thing once."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path.with_suffix(".lock")
-
-    def __enter__(self) -> None:
-        self._file = self._path.open("w")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock beside `path`: test processes make a thing once."""
+    with path.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -50,6 +50,7 @@ class Guests:
         with self._lock:
             if self.running(key):
                 return
+            self.stop(key)
             base = self._prepare(key, user_data)
             with (base / "console").open("ab") as console:
                 self._booted[key] = subprocess.Popen(

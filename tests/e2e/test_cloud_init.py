@@ -106,7 +106,8 @@ def test_cloud_init_makes_an_agent_that_works(network: Network, tmp_path: Path) 
             assert printed[0] == "debian"
             assert printed[1].startswith("12.")
             until(lambda: "cloud-init is done" in container.console(), "cloud-init's end", within=60, story=story)
-            made = {str(path.relative_to(container.folder / "upper")) for path in (container.folder / "upper").rglob("*")}
+            upper = container.folder / "upper"
+            made = {str(path.relative_to(upper)) for path in upper.rglob("*")}
             assert "var/lib/atoll/agent/agent.json" in made
             assert not [path for path in made if "systemd/system" in path and "atoll" in path], "no init to tell"
             assert "var/lib/cloud/instances/iid-atoll-test/sem/config_scripts_user" in made

@@ -104,22 +104,30 @@ class Crashing:
         process = self.start()
         try:
             self.ask(lambda c: c.status(), process)
-            client = self.client()
-            client.apply(document.provider({"name": "sim", "type": "sim", "settings": SETTINGS}))
-            group = {
-                "name": "burst",
-                "site": "far",
-                "kind": "group",
-                "provider": "sim",
-                "size": {"max": 2},
-                "pools": {"cold": {"count": self._cold}},
-                "scale_down": {"idle": 0.3, "cooldown": 0.1},
-                "boot": 8,
-            }
-            client.apply(document.group(group))
+            self.set_up(self.client())
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(20)
+
+    def set_up(self, client: Client, provider: str = "sim", boot_s: float = 8) -> None:
+        """Make the provider and its group."""
+        if provider == "sim":
+            client.apply(document.provider({"name": "sim", "type": "sim", "settings": SETTINGS}))
+        group = {
+            "name": "burst",
+            "site": "far",
+            "kind": "group",
+            "provider": provider,
+            "size": {"max": 2},
+            "pools": {"cold": {"count": self._cold}},
+            "scale_down": {"idle": 0.3, "cooldown": 0.1},
+            "boot": boot_s,
+        }
+        client.apply(document.group(group))
+
+    def fault(self, **faults: Mapping[str, object]) -> None:
+        """Give the cloud these faults and no others."""
+        set_faults(self.at.home / "providers" / "sim", faults)
 
     def submit(self, process: "subprocess.Popen[bytes]", seconds: float = 0.2, **more: Any) -> str:
         """Queue one session; the same key is used again in the next life when no answer came."""
@@ -222,18 +230,19 @@ def sweep(
     work: Work | None = None,
     ends: Sequence[str] = (),
     first: Work | None = None,
+    crashing: Crashing | None = None,
 ) -> None:
     """Crash before and after each of `steps`, reached through `work`, then see that all is well after `first`."""
-    crashing = Crashing(folder, cold=cold)
+    crashing = crashing or Crashing(folder, cold=cold)
     crashing.ends.update(ends)
     with crashing.at:
         crashing.prepare()
         for number, point in enumerate(f"{when}:{step}" for step in steps for when in ("before", "after")):
             if faults:
                 named = {kind: {**rule, "id": f"{kind}-{number}"} for kind, rule in faults.items()}
-                set_faults(crashing.at.home / "providers" / "sim", named)
+                crashing.fault(**named)
             crashing.crash(point, work)
-        set_faults(crashing.at.home / "providers" / "sim", {})
+        crashing.fault()
         crashing.finish(first)
 
 

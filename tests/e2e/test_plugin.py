@@ -69,7 +69,8 @@ def test_a_session_runs_on_a_machine_it_made(site: Path, tmp_path: Path) -> None
         (offer,) = json.loads(running.atoll("provider", "shapes", "bench", "-o", "json"))
         assert offer["price"] == 0.05
         (tmp_path / "group.yaml").write_text(
-            "kind: group\nname: burst\nsite: lab\nprovider: bench\nsize: {max: 1}\nscale_down: {idle: 1s, cooldown: 1s}\n"
+            "kind: group\nname: burst\nsite: lab\nprovider: bench\n"
+            "size: {max: 1}\nscale_down: {idle: 1s, cooldown: 1s}\n"
         )
         running.atoll("apply", "-f", str(tmp_path / "group.yaml"))
         ran = running.atoll(

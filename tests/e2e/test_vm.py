@@ -14,6 +14,8 @@ from tests.e2e.waiting import until
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.vm]
 
 LEASE_S = 30
+BOOT_S = 600
+"""Emulated on two busy cores a boot takes minutes; alone, one."""
 
 
 @pytest.fixture
@@ -40,30 +42,30 @@ def test_from_user_data_to_power_off(reachable: Installation, tmp_path: Path) ->
             return machine.console()[-8000:] + reachable.story()
 
         machine.boot()
-        until(launched.connected, "the machine's agent", within=240, story=story)
+        until(launched.connected, "the machine's agent", within=BOOT_S, story=story)
         tell("its agent is connected")
-        assert "-cloud-amd64\nQEMU\n" in result(first, reachable, 60)
-        units = launched.run("systemctl", "is-active", "atoll-agent", "atoll-deadman", within=60)
+        assert "-cloud-amd64\nQEMU\n" in result(first, reachable, 180)
+        units = launched.run("systemctl", "is-active", "atoll-agent", "atoll-deadman", within=180)
         assert units == "active\nactive\n"
         tell("sessions ran; both units are active")
 
         # The agent is killed by the very session it runs; the next one takes the session over (I14).
         kill = "kill -KILL $(systemctl show -P MainPID atoll-agent); sleep 20; systemctl show -P NRestarts atoll-agent"
-        assert launched.run("sh", "-c", kill, within=120) == "1\n"
+        assert launched.run("sh", "-c", kill, within=300) == "1\n"
         tell("its agent was killed and came back")
         agent = launched.agent()["id"]
 
         # A cold pool stops and starts its machines: the token is used up, the agent has joined already.
         parting = launched.begin("systemctl", "poweroff")
-        until(lambda: not machine.on, "the machine's stop", within=60, story=story)
+        until(lambda: not machine.on, "the machine's stop", within=180, story=story)
         parting.kill()
         parting.communicate()
         tell("stopped")
         machine.boot()
-        until(launched.connected, "the machine's agent after a stop and start", within=240, story=story)
+        until(launched.connected, "the machine's agent after a stop and start", within=BOOT_S, story=story)
         tell("started, its agent is connected")
         assert launched.agent()["id"] == agent
-        assert launched.run("systemctl", "is-active", "atoll-agent", "atoll-deadman", within=60) == "active\nactive\n"
+        assert launched.run("systemctl", "is-active", "atoll-agent", "atoll-deadman", within=180) == "active\nactive\n"
 
         # Without its control plane it switches itself off once its lease is over.
         reachable.atoll("down")

@@ -6,13 +6,12 @@ The copy lies below `.venv-openstack`; another one is made when the servers or w
 import getpass
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.openstack import seed
-from tests.openstack.stack import PASSWORD, PATHS, REGION, ROOT, START_S, TEMPLATES, VENV, Stack, answers, program
+from tests.openstack.stack import PASSWORD, PATHS, REGION, ROOT, START_S, VENV, Stack, answers, own_folder, program
 
 KEPT = ("my", "fernet", "credential", "images", "state")
 DATABASES = ("keystone", "placement", "glance", "neutron", "nova_api", "nova_cell0", "nova_cell1")
@@ -23,7 +22,7 @@ def prepared(tell: Callable[[str], None] = lambda _: None) -> Path:
     copy = VENV / "prepared" / _key()
     if copy.exists():
         return copy
-    folder = Path(tempfile.mkdtemp(prefix="atoll-os-"))
+    folder = own_folder()
     stack = Stack(folder)
     try:
         _make(stack, tell)
@@ -40,8 +39,8 @@ def prepared(tell: Callable[[str], None] = lambda _: None) -> Path:
 
 
 def _key() -> str:
-    sources = [ROOT / "requirements" / "openstack-servers.txt", *sorted(TEMPLATES.iterdir())]
-    sources += [Path(__file__), Path(seed.__file__), *sorted((Path(__file__).parent / "server").glob("*.py"))]
+    """Name what the copy depends on; configuration is written anew at every start."""
+    sources = [ROOT / "requirements" / "openstack-servers.txt", Path(__file__), Path(seed.__file__)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 

@@ -18,7 +18,7 @@ class Processes:
     `bound` ones get TERM when the thread that started them dies, however it dies.
     """
 
-    def __init__(self, folder: Path, *, bound: bool) -> None:
+    def __init__(self, folder: Path, *, bound: bool = False) -> None:
         self._folder = folder
         self._pids = folder / "pids"
         self._prefix = ["setpriv", "--pdeathsig", "TERM"] if bound else []
@@ -59,6 +59,8 @@ class Processes:
                     sent = signal.SIGKILL
                 time.sleep(0.05)
             (self._pids / name).unlink()
+        for process in self._started.values():
+            process.wait(END_S)
 
     def alive(self) -> list[int]:
         return [pid for _, pid in self._recorded() if self._alive(pid)]

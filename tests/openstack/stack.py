@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import urllib.error
 import urllib.request
 import uuid
@@ -32,6 +33,7 @@ WSGI = {
     "network": "neutron.wsgi.api",
 }  # fmt: skip
 START_S = 300.0
+_PREFIX = "atoll-os-"
 
 
 def missing() -> str:
@@ -162,6 +164,17 @@ class Stack:
             "OS_GLANCE_CONFIG_DIR": str(self.folder),
             "OS_NEUTRON_CONFIG_FILES": str(self.folder / "neutron.conf"),
         }
+
+
+def own_folder() -> Path:
+    """Make a folder for a stack, and remove those whose owners died before they could."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        owner = folder / "owner"
+        if owner.exists() and not Path(f"/proc/{owner.read_text()}").exists() and not Processes(folder).alive():
+            shutil.rmtree(folder, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    (folder / "owner").write_text(str(os.getpid()))
+    return folder
 
 
 def answers(url: str) -> bool:

@@ -71,9 +71,9 @@ def draw(seed: int) -> Scenario:
 
 def _more(dice: random.Random) -> dict[str, Any]:
     """Draw from dice of their own what came later, so that what older seeds mean changes as little as it can."""
-    blows = ("remove", "remove", "switch off", "switch off", "leave", "leave", "orphan")
+    blows = ("remove", "switch off", "leave", "orphan")
     return {
-        "more": [(dice.uniform(5.0, CHAOS_S), dice.choice(blows)) for _ in range(dice.choice((0, 0, 2, 4, 6)))],
+        "more": [(dice.uniform(5.0, CHAOS_S), dice.choice(blows)) for _ in range(dice.choice((0, 2, 4, 6)))],
         "cold": {name: dice.choice((0, 1)) for name in ("cheap", "dear")},
         "limits": {"dear": {"cpu": dice.choice((8, 12))} if dice.random() < 0.3 else {}},
         "closing": dice.choice(("drain", "now")),

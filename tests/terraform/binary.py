@@ -1,4 +1,4 @@
-"""The terraform program and providers for it, where this machine has them; nothing is ever downloaded."""
+"""The terraform program and providers for it, from this machine or from where its configuration says."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ class Workspace:
         return done.stdout
 
     def init(self, provider: str) -> None:
-        """Make ready with the provider `hashicorp/aws` from a mirror on this machine, or skip."""
+        """Make ready with a provider from a folder of this machine, else as terraform finds it itself, or skip."""
         told = [f"-plugin-dir={mirror}" for mirror in mirrors() if (mirror / REGISTRY / provider).is_dir()]
         done = call("init", "-input=false", "-no-color", *told, folder=self.folder, timeout=120)
         if done.returncode:

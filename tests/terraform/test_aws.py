@@ -25,7 +25,7 @@ from providers.aws.policy import policy
 from providers.aws.settings import parse
 from tests.e2e.installation import free_port
 from tests.e2e.waiting import until
-from tests.terraform.binary import Workspace
+from tests.terraform.binary import Workspace, program
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("terraform")]
 
@@ -98,6 +98,7 @@ class Account:
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    program()
     folder = tmp_path_factory.mktemp("moto")
     (folder / "images.json").write_text(json.dumps(IMAGES))
     port = free_port()

@@ -149,10 +149,10 @@ def test_azure(serve: Callable[[Answer], Cloud], events: list[dict[str, Any]], s
 
 
 def test_the_watch_notices_within_a_look_and_survives_a_bad_service(serve: Callable[[Answer], Cloud]) -> None:
-    said = {"status": 500, "body": "oops"}
+    said = [(500, "oops")]
 
     def answer(method: str, path: str, headers: Any) -> tuple[int, str]:
-        return int(said["status"]), str(said["body"])
+        return said[-1]
 
     cloud = serve(answer)
     watch = MetadataWatch("gcp", cloud.url, every_s=0.05)
@@ -160,7 +160,7 @@ def test_the_watch_notices_within_a_look_and_survives_a_bad_service(serve: Calla
     try:
         wait(lambda: len(cloud.asked) >= 2)
         assert watch.check() is None
-        said.update(status=200, body="TRUE")
+        said.append((200, "TRUE"))
         wait(lambda: watch.check() is not None)
         notice = watch.check()
         assert notice is not None

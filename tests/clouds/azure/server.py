@@ -87,6 +87,7 @@ class Azure:
     def __init__(self, directory: Path, guests: Guests, port: int = 0) -> None:
         self.cloud = Cloud(guests)
         self.tokens: set[str] = set()
+        self.asked: list[str] = []
         self.defects: list[str] = []
         self.ca, context = loopback(directory)
         service = self
@@ -391,6 +392,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         try:
+            self.azure.asked.append(self.command)
             body = self._body(raw)
             status, document, headers = self.azure.answer(self.command, parts.path, query, body, self.headers)
         except ArmError as error:

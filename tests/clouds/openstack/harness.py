@@ -3,7 +3,6 @@
 import atexit
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -26,7 +25,7 @@ from tests.clouds.openstack.front import Front
 from tests.clouds.openstack.operator import Operator
 from tests.fakes.launch import Launcher
 from tests.openstack.prepare import prepared
-from tests.openstack.stack import REGION, Stack, missing
+from tests.openstack.stack import REGION, Stack, missing, own_folder
 
 REQUIRED = "ATOLL_TEST_OPENSTACK"
 """Set to `required`, a stack that cannot be started fails the tests instead of skipping them."""
@@ -36,7 +35,7 @@ class Cloud:
     """A stack with its operator and its faults: one a test process, since it takes ten seconds to start."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="atoll-os-"))
+        self._folder = own_folder()
         self.stack = Stack(self._folder)
         atexit.register(self.close)
         self._fronts = {name: Front(lambda passing, forward: forward(passing)) for name in ("identity", "compute")}
@@ -134,11 +133,18 @@ class OpenStackHarness:
         self.cloud.operator.delete(provider_id)
 
     def intruder(self, like: Seen) -> str:
-        twin = next(server for server in self.cloud.operator.servers() if server["id"] == like.provider_id)
-        metadata = {**like.tags, OWNER_TAG: "somebody-else", INTENT_TAG: like.intent}
-        flavor = next(f for f in self.cloud.operator.flavors() if f["name"] == like.created)
+        return self._copy(like, {**like.tags, OWNER_TAG: "somebody-else", INTENT_TAG: like.intent})
+
+    def twin(self, like: Seen) -> str:
+        """Make a second machine of the same intent, as a lost reply or a second control plane can."""
+        return self._copy(like, like.tags)
+
+    def _copy(self, like: Seen, metadata: dict[str, str]) -> str:
+        operator = self.cloud.operator
+        twin = next(server for server in operator.servers() if server["id"] == like.provider_id)
+        flavor = next(flavor for flavor in operator.flavors() if flavor["name"] == like.created)
         body = {"name": twin["name"], "imageRef": twin["image"]["id"], "flavorRef": flavor["id"], "metadata": metadata}
-        return self.cloud.operator.create({"server": {**body, "networks": "auto", "tags": twin["tags"]}})
+        return operator.create({"server": {**body, "networks": "auto", "tags": twin["tags"]}})
 
     def leftovers(self) -> list[int]:
         return self.cloud.operator.leftovers()

@@ -35,12 +35,10 @@ class Operator:
         self._member = self._cloud.identity.find_user("demo")
 
     def servers(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._call("GET", "/servers/detail?all_tenants=1")["servers"]
-        return found
+        return self._pages("servers", "all_tenants=1")
 
     def flavors(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._call("GET", "/flavors/detail")["flavors"]
-        return found
+        return self._pages("flavors", "is_public=true")
 
     def inventory(self) -> list[Seen]:
         return [_seen(server) for server in self.servers()]
@@ -110,6 +108,15 @@ class Operator:
 
     def leftovers(self) -> list[int]:
         return Guests(self._stack.guests).processes()
+
+    def _pages(self, kind: str, query: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        while True:
+            marker = f"&marker={found[-1]['id']}" if found else ""
+            page = self._call("GET", f"/{kind}/detail?{query}{marker}")
+            found += page[kind]
+            if f"{kind}_links" not in page:
+                return found
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         with self._lock:

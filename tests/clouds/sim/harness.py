@@ -21,7 +21,9 @@ class SimHarness:
 
     directory: Path
     name: str = "sim"
-    can: frozenset[str] = frozenset({"lost_reply", "no_capacity", "quota", "throttle", "slow_boot", "terminate", "list_lag"})
+    can: frozenset[str] = frozenset(
+        {"lost_reply", "no_capacity", "quota", "throttle", "slow_boot", "terminate", "list_lag"}
+    )
     remembers: bool = True
     launcher: Launcher = field(default_factory=Launcher)
 
@@ -29,7 +31,9 @@ class SimHarness:
         self.directory.mkdir(parents=True)
 
     def provider(self) -> Provider:
-        return Provider(name="pretend", kind="sim", settings={"boot_s": 0.05, "zones": ["a", "b"]})
+        return Provider(
+            name="pretend", kind="sim", settings={"boot_s": 0.05, "zones": ["a", "b"], "limits": {"cpu": 1000}}
+        )
 
     def driver(self) -> Driver:
         return self._sim()

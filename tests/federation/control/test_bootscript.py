@@ -1,4 +1,4 @@
-"""The boot script as a shell runs it: the dead-man without an agent, the agent kept running, nothing outside its home."""
+"""The boot script as a shell runs it: the dead-man with no agent, the agent kept running, nothing outside its home."""
 
 import os
 import shutil

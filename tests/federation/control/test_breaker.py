@@ -62,7 +62,7 @@ def test_pauses_grow_to_their_longest_with_full_jitter(draws: list[float]) -> No
         breaker = breaker.failed(now, "no", Pauses(after=1, first_s=10.0, longest_s=60.0), jitter=jitter)
         ceiling = min(60.0, 10.0 * 2**n)
         assert breaker.until == now + jitter * ceiling
-        now = breaker.until
+        now += jitter * ceiling
         assert breaker.wait(now) == 0.0
         breaker = breaker.called(now)
     assert breaker.ceiling == ceiling

@@ -45,7 +45,8 @@ async def test_now_ends_every_machine_whatever_runs_there() -> None:
         assert r.steps.seen["launch.create"] == rounds + 1, "nothing came back before the group was resized"
 
 
-async def test_now_ends_machines_that_are_still_coming() -> None:
+@pytest.mark.parametrize("now", [True, False])
+async def test_machines_that_are_still_coming_end_at_once(now: bool) -> None:
     async with ring() as r:
         await r.elastic(size=Size(max=3))
         r.boots = False
@@ -55,7 +56,7 @@ async def test_now_ends_machines_that_are_still_coming() -> None:
             return len(r.cloud.live()) == 2
 
         await until(made, "two machines boot")
-        await r.control.groups.terminate("burst", now=True, by="ada")
+        await r.control.groups.terminate("burst", now=now, by="ada")
         async with r.store.transaction() as tx:
             for instance in await tx.find(Instance):
                 assert await tx.find(Token, instance=instance.id) == [], "it can join no more"

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from atoll.instance import Shape
 from atoll.slots import Slots
 from federation.control.guard import Guard, Paused
 from providers.errors import Auth, BadRequest, Capacity, ProviderError, Quota, Throttled, Unknown
-from providers.port import Intent
+from providers.port import Intent, Machine
 from tests.fakes.cloud import SMALL, MemoryCloud
 from tests.fakes.plane import FakeClock
 from tests.federation.control.ring import CONFIG
@@ -40,7 +41,7 @@ class Moody(MemoryCloud):
         if error := self.mood.get(call):
             raise error
 
-    async def describe(self, owner: str) -> list:  # type: ignore[type-arg]
+    async def describe(self, owner: str) -> list[Machine]:
         self._ask("describe")
         return await super().describe(owner)
 
@@ -48,7 +49,7 @@ class Moody(MemoryCloud):
         self._ask("terminate")
         await super().terminate(provider_id)
 
-    async def create(self, intent: Intent):  # type: ignore[no-untyped-def]
+    async def create(self, intent: Intent) -> Machine:
         self._ask("create")
         return await super().create(intent)
 
@@ -62,7 +63,7 @@ class Bench:
         config = replace(CONFIG, backoff_s=20.0, backoff_max_s=300.0, calls_rate=5.0, calls_burst=1000.0)
         self.guard = Guard(self.cloud, "cloud", config, self.clock, Highest())
 
-    def intent(self, name: str, shape=SMALL) -> Intent:  # type: ignore[no-untyped-def]
+    def intent(self, name: str, shape: Shape = SMALL) -> Intent:
         return Intent(id=name, owner="me", shape=shape, user_data="")
 
     async def fails(self, error: ProviderError, call: str, times: int = 1) -> None:
@@ -70,13 +71,17 @@ class Bench:
         self.cloud.mood[call] = error
         for n in range(times):
             with pytest.raises(type(error)) as caught:
-                await {
-                    "describe": lambda: self.guard.describe("me"),
-                    "terminate": lambda: self.guard.terminate("m-x"),
-                    "create": lambda n=n: self.guard.create(self.intent(f"i-{call}-{n}")),
-                }[call]()
+                await self._ask(call, n)
             assert not isinstance(caught.value, Paused)
         del self.cloud.mood[call]
+
+    async def _ask(self, call: str, number: int) -> None:
+        if call == "describe":
+            await self.guard.describe("me")
+        elif call == "terminate":
+            await self.guard.terminate("m-x")
+        else:
+            await self.guard.create(self.intent(f"i-{call}-{number}"))
 
 
 @pytest.fixture
@@ -172,7 +177,7 @@ async def test_half_open_probes_with_one_call(bench: Bench) -> None:
     held = asyncio.Event()
     create = bench.cloud.create
 
-    async def slow(intent: Intent):  # type: ignore[no-untyped-def]
+    async def slow(intent: Intent) -> Machine:
         await held.wait()
         return await create(intent)
 

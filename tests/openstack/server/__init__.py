@@ -2,3 +2,5 @@
 
 HOW = "how.json"
 """A file in the guests' folder that says how guests are booted."""
+GPUS = 4
+"""Devices of each host."""

@@ -15,11 +15,10 @@ from nova.compute import power_state  # type: ignore[import-not-found]
 from nova.virt import fake, hardware  # type: ignore[import-not-found]
 
 from tests.clouds.guests import Guests
-from tests.openstack.server import HOW
+from tests.openstack.server import GPUS, HOW
 
 FOLDER = Path(os.environ.get("ATOLL_TEST_GUESTS", "/nonexistent"))
 
-GPUS = 4
 guests = Guests(FOLDER)
 
 

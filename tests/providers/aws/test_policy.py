@@ -55,3 +55,16 @@ def test_spots_role_is_made_only_where_spot_is_used() -> None:
     assert granted("iam:CreateServiceLinkedRole", spot=False) == []
     (making,) = granted("iam:CreateServiceLinkedRole", partition="aws-cn")
     assert making["Resource"][0].startswith("arn:aws-cn:iam::123456789012:role/aws-service-role/spot")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "arn"),
+    [
+        ("/aws/service/debian/release/12/latest/amd64", "arn:aws:ssm:eu-central-1::parameter/aws/service/debian"),
+        ("/ours/image", "arn:aws:ssm:eu-central-1:123456789012:parameter/ours/image"),
+    ],
+)
+def test_only_the_images_parameter_may_be_read(parameter: str, arn: str) -> None:
+    (reading,) = granted("ssm:GetParameter", parameter=parameter)
+    assert len(reading["Resource"]) == 1
+    assert reading["Resource"][0].startswith(arn)

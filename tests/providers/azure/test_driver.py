@@ -110,6 +110,14 @@ async def test_who_comes_after_learns_by_the_token_how_it_ended(cloud: AzureHarn
     assert only(cloud).provider_id == made.provider_id
 
 
+async def test_a_repeated_create_writes_nothing(cloud: AzureHarness) -> None:
+    azure = driver(cloud)
+    made = await azure.create(cloud.intent("i-1"))
+    cloud.service.asked.clear()
+    assert (await azure.create(cloud.intent("i-1"))).provider_id == made.provider_id
+    assert set(cloud.service.asked) == {"GET"}
+
+
 async def test_without_the_token_the_failed_machine_itself_tells(cloud: AzureHarness) -> None:
     intent = await accepted(cloud, code="OverconstrainedZonalAllocationRequest")
     (note,) = noted(cloud)

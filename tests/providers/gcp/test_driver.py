@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from base64 import urlsafe_b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,18 +212,17 @@ async def test_owners_that_look_alike_as_labels_are_told_apart(gcp: GcpHarness) 
 
 
 async def test_the_sdk_repeats_nothing_by_itself(gcp: GcpHarness) -> None:
-    for call in ("create", "describe", "quota", "shapes"):
-        gcp.inject(auth={"times": 99, "calls": [call], "status": 503})
-        before = gcp.struck().get("auth", 0)
-        asked = {
-            "create": lambda: driver(gcp).create(gcp.intent("i-1")),
-            "describe": lambda: driver(gcp).describe(OWNER),
-            "quota": lambda: driver(gcp).quota(),
-            "shapes": lambda: driver(gcp, zones=[ZONE]).shapes(gcp.book()),
-        }
+    calls: dict[str, Callable[[Driver], Awaitable[object]]] = {
+        "create": lambda at: at.create(gcp.intent("i-1")),
+        "describe": lambda at: at.describe(OWNER),
+        "quota": lambda at: at.quota(),
+        "shapes": lambda at: at.shapes(gcp.book()),
+    }
+    for number, (name, call) in enumerate(calls.items(), 1):
+        gcp.inject(auth={"times": 99, "calls": [name], "status": 503})
         with pytest.raises(Unknown):
-            await asked[call]()
-        assert gcp.struck()["auth"] == before + 1, call
+            await call(driver(gcp, zones=[ZONE]))
+        assert gcp.struck()["auth"] == number, name
 
 
 async def test_a_zone_that_cannot_be_seen_makes_the_listing_unknown(gcp: GcpHarness) -> None:

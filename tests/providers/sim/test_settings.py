@@ -44,6 +44,8 @@ def test_own_shape() -> None:
         ({"shapes": [{"name": "x"}]}, "has no price", "price:"),
         ({"shapes": [{"name": "x", "price": 1, "cpus": 2}]}, "unknown key 'cpus'", "did you mean 'cpu'?"),
         ({"shapes": [{"price": 1}]}, "has no name", "name:"),
+        ({"limits": {"cpus": 4}}, "unknown key 'cpus'", "did you mean 'cpu'?"),
+        ({"limits": {"cpu": -1}}, "limits.cpu is -1", "between 0"),
         ({"boot_s": "soon"}, "boot_s must be a duration", ""),
         ({"faults": {"no_capasity": {}}}, "unknown key 'no_capasity'", "did you mean 'no_capacity'?"),
         ({"faults": {"reclaim": {"after": 3}}}, "unknown key 'after'", "did you mean 'after_s'?"),
