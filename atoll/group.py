@@ -27,7 +27,8 @@ class Pools:
     """Spare capacity kept ready.
 
     `hot` asks that a session of this size could start at once, `hot_count` times over (0: no hot
-    pool); `cold` is a number of stopped instances, where the provider can stop and start.
+    pool); `cold` is a number of stopped instances, where the provider can stop and start. Only on-demand
+    instances become cold: a cloud takes spot ones back also while they are stopped, and EC2 stops none.
     """
 
     hot: Request = Request()

@@ -133,7 +133,7 @@ class Shrink:
             self._note(agent, (reason, "has not confirmed the drain with its session list yet"))
         elif not self._view.settled:
             self._note(agent, (Reason.SETTLING, "the control plane has just started"))
-        elif self._cold < self._keeps_cold and not agent.notice:
+        elif self._cold < self._keeps_cold and not agent.notice and not agent.shape.spot:
             self._cold += 1
             self._step(Action.STOP, agent, Reason.COLD_POOL, "drained and empty; kept stopped for the cold pool")
         else:

@@ -170,6 +170,8 @@ async def _control(
         authority=authority,
         agent_url=address.agent_url,
         secret_key=_secret_key(home / "keys" / "secret.key"),
+        calls_rate=config.clouds.calls_rate,
+        calls_burst=config.clouds.calls_burst,
         **asdict(config.times),
     )
     control = Control(
@@ -223,7 +225,11 @@ async def _listen(
 
     door = Door(control.tokens, Grants(control.config.secret_key, control.clock), address)
     services = Services(
-        control=control, door=door, address=address, chance=SystemChance(), pack=AgentPack(home / "cache")
+        control=control,
+        door=door,
+        address=address,
+        chance=SystemChance(),
+        pack=AgentPack(home / "cache", home / "agent-packs"),
     )
     gateway = Gateway(services)
     app = build(services, pages=Pages(services).routes(), fronts=(gateway.front,))

@@ -54,9 +54,15 @@ class AgentSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudsSection:
-    """`[clouds]`: `proxy` is the HTTP proxy for calls to clouds (empty: HTTPS_PROXY and NO_PROXY say)."""
+    """`[clouds]`: `proxy` is the HTTP proxy for calls to clouds (empty: HTTPS_PROXY and NO_PROXY say).
+
+    Of each provider's creating, reading, listing of offers and changing, `calls_burst` calls go out at once,
+    then `calls_rate` a second.
+    """
 
     proxy: str = ""
+    calls_rate: float = 5.0
+    calls_burst: float = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +85,8 @@ class TimesSection:
     settle_s: float = 45.0
     backoff_s: float = 20.0
     backoff_max_s: float = 300.0
+    quota_s: float = 300.0
+    learned_s: float = 900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +206,8 @@ def _check(config: ServerConfig) -> None:
         raise Invalid(f"server.public_url {url!r} is not a URL", hint="write it like https://fed.example.com")
     if config.clouds.proxy and not config.clouds.proxy.startswith(("http://", "https://")):
         raise Invalid(f"clouds.proxy {config.clouds.proxy!r} is not a URL", hint="write it like http://proxy:3128")
+    if config.clouds.calls_rate <= 0 or config.clouds.calls_burst < 1:
+        raise Invalid("clouds.calls_rate must be above 0, clouds.calls_burst at least 1", hint="as in calls_rate = 5.0")
     if bool(config.tls.certificate) != bool(config.tls.key):
         raise Invalid("tls.certificate and tls.key belong together", hint="give both files, or neither")
     if config.log.level not in ("debug", "info", "warning", "error"):

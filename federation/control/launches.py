@@ -27,7 +27,7 @@ from federation.control.guard import Guard, Paused
 from federation.control.links import Links
 from federation.control.members import vanished
 from federation.control.quotas import Quotas
-from providers.errors import Absent, ProviderError, Quota, Throttled, Unknown
+from providers.errors import Absent, BadRequest, ProviderError, Quota, Throttled, Unknown
 from providers.port import Driver, Intent, Machine, MachineState
 from tunnel.jointoken import JoinToken, token_hash
 
@@ -129,7 +129,7 @@ class Launches:
             case _I.ENDING:
                 await self._end(row, driver)
             case _I.STOPPING:
-                await self._changes.steps.run("cold.stop", lambda: driver.stop(row.provider_id))
+                await self._stop(row, driver)
             case _:
                 return
 
@@ -193,10 +193,10 @@ class Launches:
         self.on_progress()
 
     async def _refused(self, row: Instance, error: ProviderError) -> None:
-        """Surely nothing was made."""
+        """Surely nothing was made, or nothing is left of it: also when a listing showed it before it failed."""
         async with self._changes.commit("launch.refuse") as change:
             now = await change.tx.get(Instance, row.id)
-            if now is None or now.state is not _I.CREATING:
+            if now is None or now.state not in (_I.CREATING, _I.BOOTING):
                 return
             await change.tx.delete(Token, token_hash(self._secret(row.id)))
             await change.instance(now, _I.GONE, error.kind, error.message)
@@ -254,6 +254,13 @@ class Launches:
             await change.tx.delete(Token, token_hash(self._secret(key)))
             await change.instance(row, _I.ENDING, reason, message, console=console or row.console)
         self.on_progress()
+
+    async def _stop(self, row: Instance, driver: Driver) -> None:
+        """Ask the cloud to stop it for the cold pool; one that cannot be stopped is ended, or it would cost for ever."""
+        try:
+            await self._changes.steps.run("cold.stop", lambda: driver.stop(row.provider_id))
+        except BadRequest as error:
+            await self.end(row.id, error.kind, f"the cloud does not stop it: {error.message}")
 
     async def _end(self, row: Instance, driver: Driver) -> None:
         """Ask the cloud to end it; `Absent` from the call itself is the cloud's word that it is gone."""

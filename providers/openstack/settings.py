@@ -62,11 +62,9 @@ class Settings:
 def parse(document: Mapping[str, object]) -> Settings:
     """Return the settings of a provider's document; raise `Invalid` with a did-you-mean where it is wrong."""
     fields = Fields(document, "provider.settings")
-    fields.refuse(
-        ("spot", "public_ip"),
-        "OpenStack has neither spot machines nor public addresses at creation",
-        "leave it out: agents dial out",
-    )
+    for key in ("spot", "public_ip"):
+        if fields.flag(key, False):
+            raise Invalid(f"provider.settings.{key} cannot be true: OpenStack has none", hint="leave it out")
     cloud = fields.text("cloud")
     credentials = _credentials(fields, cloud)
     settings = Settings(

@@ -75,6 +75,11 @@ def test_a_drained_agent_is_stopped_while_the_cold_pool_is_short() -> None:
     ]
 
 
+def test_a_spot_machine_is_never_kept_stopped() -> None:
+    made = decide(view(draining(on=shape(spot=True), acknowledged=5), of=group(cold=1)))
+    assert only(made)[0] is Action.TERMINATE
+
+
 def test_a_notice_drains_at_once_and_plans_replacements() -> None:
     made = decide(view(agent(sessions=("s-9",), notice=True)), [demand()])
     assert [(s.action, s.reason) for s in made.steps] == [

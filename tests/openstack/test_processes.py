@@ -42,7 +42,7 @@ def test_processes_are_ended_by_their_pids(tmp_path: Path) -> None:
 
 def test_a_pid_that_is_somebody_elses_by_now_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "pids").mkdir()
-    (tmp_path / "pids" / "a").write_text(str(os.getpid()))
+    (tmp_path / "pids" / "a").write_text(f"{os.getpid()} 1")
     processes = Processes(tmp_path)
     assert processes.alive() == []
     processes.stop()

@@ -1,6 +1,5 @@
 """Commands that end, resize, rotate and describe: what they ask, send, print and exit with."""
 
-import io
 import json
 import os
 import pty
@@ -47,12 +46,11 @@ def test_terminate_now_that_takes_too_long_exits_with_124(burst: Plane, capsys: 
     assert "atoll describe provider sim" in told.err
 
 
-def test_terminate_now_asks_and_refuses_where_nobody_can_answer(
-    burst: Plane, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    assert main(["group", "terminate", "burst", "--now"]) == 120
-    assert "--yes" in capsys.readouterr().err
+def test_terminate_now_is_refused_where_nobody_can_answer(burst: Plane) -> None:
+    command = [sys.executable, "-m", "atoll", "group", "terminate", "burst", "--now"]
+    done = subprocess.run(command, input="y\n", capture_output=True, text=True, check=False)
+    assert done.returncode == 120
+    assert "--yes" in done.stderr
     assert burst.bodies == []
 
 

@@ -31,6 +31,8 @@ class Operator:
         self._lock = threading.RLock()
         self._nova = stack.url("compute")
         self._off: set[str] = set()
+        self._limits = QUOTA
+        self._member_may = True
         self._projects = {project.name: project.id for project in self._cloud.identity.projects()}
         self._member = self._cloud.identity.find_user("demo")
 
@@ -50,7 +52,9 @@ class Operator:
         self._call("POST", f"/servers/{server}/action", {action: None})
 
     def set_quota(self, **limits: int) -> None:
-        self._call("PUT", f"/os-quota-sets/{self._projects['demo']}", {"quota_set": {**QUOTA, **limits, "force": True}})
+        if (wanted := {**QUOTA, **limits}) != self._limits:
+            self._call("PUT", f"/os-quota-sets/{self._projects['demo']}", {"quota_set": {**wanted, "force": True}})
+            self._limits = wanted
 
     def set_hosts(self, on: dict[str, bool]) -> None:
         """Switch the hosts of zones on or off; those not named are on."""
@@ -64,7 +68,9 @@ class Operator:
 
     def enable_member(self, well: bool) -> None:
         with self._lock:
-            self._cloud.identity.update_user(self._member, is_enabled=well)
+            if well is not self._member_may:
+                self._cloud.identity.update_user(self._member, is_enabled=well)
+                self._member_may = well
 
     def how(self, how: dict[str, Any]) -> None:
         """Say how guests are booted from now on."""

@@ -39,7 +39,7 @@ def test_an_entry_of_clouds_yaml_is_enough() -> None:
         ),
         ({"image": "x", "cloud": "c", "volume_type": "ssd"}, "volume_type needs disk"),
         ({"image": "x", "cloud": "c", "microversion": "latest"}, "no microversion"),
-        ({"image": "x", "cloud": "c", "spot": True}, "spot cannot be given"),
+        ({"image": "x", "cloud": "c", "spot": True}, "spot cannot be true"),
         ({"image": "x", "cloud": "c", "interface": "pubic"}, "cannot be 'pubic'"),
     ],
 )
