@@ -5,6 +5,7 @@ import logging
 from typing import Any
 
 from agent.devices import Device
+from atoll.gpus import canonical, nominal
 
 _log = logging.getLogger("atoll.agent.probe")
 
@@ -42,24 +43,20 @@ def _found(nvml: Any) -> tuple[tuple[Device, ...], dict[str, str]]:
     for index in range(count):
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            found.append(
-                Device(
-                    _text(nvml.nvmlDeviceGetUUID(handle)),
-                    model_name(_text(nvml.nvmlDeviceGetName(handle))),
-                    int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
-                )
-            )
+            name, memory = _text(nvml.nvmlDeviceGetName(handle)), int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+            found.append(device(_text(nvml.nvmlDeviceGetUUID(handle)), name, memory))
         except nvml.NVMLError as error:
             _log.warning("GPU %d is left out: %s", index, error)
     return tuple(found), facts
 
 
-def model_name(product: str) -> str:
-    """Return the short model of a product name: `NVIDIA H100 80GB HBM3` is `H100`, `Tesla T4` is `T4`."""
-    words = [word for word in product.split() if word not in ("NVIDIA", "Tesla", "Quadro")]
-    if words[:1] == ["GeForce"] or words[:1] == ["RTX"]:
-        return "-".join(word for word in words if word != "GeForce") or product
-    return words[0].split("-")[0] if words else product
+def device(uuid: str, product: str, memory: int) -> Device:
+    """Return a GPU under the model and with the memory that shapes have: `Tesla T4` of 15360 MiB is a `T4` of 16 GiB.
+
+    So a launch for `--gpu-memory 16GiB` has an agent that the session fits on.
+    """
+    model = canonical(product, memory)
+    return Device(uuid, model, nominal(model, memory))
 
 
 def _text(value: str | bytes) -> str:

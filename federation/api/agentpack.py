@@ -70,14 +70,14 @@ class AgentPack:
         if lacking:
             raise Conflict(
                 f"the control plane runs {self.tag}, this machine's Python is {tag[:64]}",
-                hint=f"keep wheels of {', '.join(lacking)} for it in {self._wheels} on the control plane, "
+                hint=f"keep wheels of {', '.join(lacking)} for it in agent-packs/ of the control plane's home, "
                 "or install `atoll` on this machine and use `atoll agent join`",
             )
         return [wheel for wheel in found.values() if wheel]
 
 
 def _fits(wheel: str, distribution: str, tag: str) -> bool:
-    """Whether a wheel's file name (`name-version-python-abi-platform.whl`) is of that distribution, for that `SOABI`."""
+    """Whether a wheel (`name-version-python-abi-platform.whl`) is of that distribution and for that `SOABI`."""
     python = re.fullmatch(r"cpython-3(\d+)-(\w+)-linux-gnu", tag)
     parts = wheel.removesuffix(".whl").split("-")
     if python is None or len(parts) < 5 or parts[0].replace("_", "-").lower() != distribution:

@@ -125,7 +125,7 @@ class Control:
         self.instances = Instances(changes)
         self.usage = Ledger(changes)
         self.why = Explanations(changes, self.sessions, self.agents, self.groups)
-        observer = Observer(changes, self.links, catalog, quotas, clock)
+        self._observer = observer = Observer(changes, self.links, catalog, quotas, clock)
         self.offers = Offers(observer)
         self._scheduling = Scheduling(changes, observer, self.links, self.agents, chance, kept=config.plans_kept)
         self.launches = Launches(changes, catalog, quotas, self.links, config, clock)
@@ -142,6 +142,7 @@ class Control:
         self._wire_hints()
 
     def _wire_hints(self) -> None:
+        self._observer.patience.on_late = self._changed
         self.links.on_change = self._changed
         self.links.on_leave = self._left
         self.links.on_lost = self.launches.observe_now
@@ -167,6 +168,7 @@ class Control:
         """End reconcilers and links; sessions, agents and instances go on without us."""
         for reconciler in self._reconcilers():
             await reconciler.stop()
+        await self._observer.patience.close()
         await self.launches.stop()
         await self.links.close()
         for task in list(self._tasks):

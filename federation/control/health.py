@@ -50,7 +50,8 @@ class Healths:
             live = await tx.find(
                 Instance, provider=name, state=[str(s) for s in InstanceState if s != InstanceState.GONE]
             )
-        ceilings = await self._quotas.ceilings(row, live)
+        await self._quotas.refresh(row, live)
+        ceilings = self._quotas.ceilings(row, live)
         since = row.credentials_at
         return Health(
             provider=row,

@@ -51,11 +51,14 @@ class Quotas:
         self._told: dict[str, _Told] = {}
         self._learned: dict[str, dict[tuple[str, bool], _Learned]] = {}
 
-    async def ceilings(self, row: Provider, instances: Iterable[Instance]) -> tuple[Ceiling, ...]:
-        """Return the provider's limits; `instances` are all of ours that are not gone: live and pending both count."""
+    def ceilings(self, row: Provider, instances: Iterable[Instance]) -> tuple[Ceiling, ...]:
+        """Return the provider's limits as last told, and the learned ones.
+
+        `instances` are all of ours that are not gone: live and pending both count.
+        """
         mine = [instance for instance in instances if instance.provider == row.name]
-        told = await self._read(row, mine)
-        found = [_ceiling(row.name, limit, others, mine) for limit, others in told.limits]
+        told = self._told.get(row.name)
+        found = [_ceiling(row.name, limit, others, mine) for limit, others in told.limits] if told else []
         return (*found, *self._believed(row.name, mine))
 
     def learn(self, provider: str, shape: Shape, error: Quota, instances: Iterable[Instance]) -> None:
@@ -79,15 +82,17 @@ class Quotas:
         kept = self._learned.get(ceiling.provider, {}).get((ceiling.name, bool(ceiling.spot)))
         return max(0.0, kept.until - self._clock.monotonic()) if ceiling.learned and kept else 0.0
 
-    async def _read(self, row: Provider, mine: Sequence[Instance]) -> _Told:
+    async def refresh(self, row: Provider, instances: Iterable[Instance]) -> None:
+        """Read the provider's limits anew when they are older than `quota_s`; keep what is known when it cannot say."""
+        mine = [instance for instance in instances if instance.provider == row.name]
         now = self._clock.monotonic()
         kept = self._told.get(row.name)
         if kept and now - kept.at < self._config.quota_s:
-            return kept
+            return
         try:
             told = await self._catalog.driver(row).quota()
         except Paused:
-            return kept or _Told(now, ())
+            return
         except AtollError as error:
             log.warning("limits not to be had", provider=row.name, reason=error.reason, error=error.message)
             soon = now - self._config.quota_s + self._config.backoff_s
@@ -96,7 +101,6 @@ class Quotas:
             there = [i for i in mine if i.booted_at is not None and i.state is not _I.STOPPED]
             fresh = _Told(now, tuple((limit, _used_by_others(row.name, limit, there)) for limit in told))
         self._told[row.name] = fresh
-        return fresh
 
     def _believed(self, provider: str, mine: Sequence[Instance]) -> list[Ceiling]:
         now = self._clock.monotonic()

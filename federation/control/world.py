@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from atoll.agent import Agent
 from atoll.clock import Clock
@@ -17,11 +18,14 @@ from federation.control.agents import KEPT, by_agent, used
 from federation.control.catalog import Catalog
 from federation.control.changes import Changes
 from federation.control.links import Links
+from federation.control.patience import Patience
 from federation.control.quotas import Quotas
 from federation.routing.capacity import Capacity, Launchable, Seat
 from providers.prices.book import committed
 
 _I = InstanceState
+PATIENCE_S = 3.0
+"""Longest that a round of decisions waits for clouds to tell their offers and limits."""
 PENDING = (_I.INTENDED, _I.CREATING, _I.BOOTING, _I.STARTING)
 """Instances on their way to an agent."""
 ENDING = (_I.STOPPING, _I.ENDING)
@@ -42,9 +46,13 @@ class World:
 
 
 class Observer:
-    """Reads the world and draws its views. Idle times are kept here: they are rebuilt within one interval."""
+    """Reads the world and draws its views. Idle times are kept here: they are rebuilt within one interval.
+
+    A provider that is slow to tell its offers is waited for with `patience`; then what it last told holds.
+    """
 
     def __init__(self, changes: Changes, links: Links, catalog: Catalog, quotas: Quotas, clock: Clock) -> None:
+        self.patience = Patience(PATIENCE_S)
         self._changes = changes
         self._links = links
         self._catalog = catalog
@@ -62,9 +70,11 @@ class Observer:
             groups = await tx.find(Group)
             instances = await tx.find(Instance, state=list(LIVE))
             providers = {row.name: row for row in await tx.find(Provider)}
-        wanted = {g.provider for g in groups if g.kind is GroupKind.ELASTIC and g.provider in providers}
-        shapes = {name: await self._offered(providers[name], instances) for name in sorted(wanted)}
-        limits = {name: await self._quotas.ceilings(providers[name], instances) for name in sorted(wanted)}
+        named = {g.provider for g in groups if g.kind is GroupKind.ELASTIC}
+        wanted = [providers[name] for name in sorted(named & providers.keys())]
+        await self.patience.wait({row.name: partial(self._ask, row, instances) for row in wanted})
+        shapes = {row.name: self._offered(row, instances) for row in wanted}
+        limits = {row.name: self._quotas.ceilings(row, instances) for row in wanted}
         waiting.sort(key=lambda row: (-row.spec.priority, row.queued_at, row.id))
         return World(tuple(waiting), tuple(placed), tuple(agents), tuple(groups), tuple(instances), shapes, limits)
 
@@ -78,8 +88,12 @@ class Observer:
         listed = next((each for each in self._catalog.known(provider.name) if each.key == shape.key), shape)
         return committed(listed, provider.prices, _on_demand(provider, instances))
 
-    async def _offered(self, provider: Provider, instances: Sequence[Instance]) -> tuple[Shape, ...]:
-        shapes = await self._catalog.shapes(provider)
+    async def _ask(self, provider: Provider, instances: Sequence[Instance]) -> None:
+        await self._catalog.shapes(provider)
+        await self._quotas.refresh(provider, instances)
+
+    def _offered(self, provider: Provider, instances: Sequence[Instance]) -> tuple[Shape, ...]:
+        shapes = self._catalog.known(provider.name)
         if not provider.prices.commitments:
             return shapes
         live = _on_demand(provider, instances)

@@ -8,6 +8,7 @@ from atoll.slots import MIB, Gpu, Slots
 from providers.aws.settings import Settings
 from providers.gpus import gpu
 from providers.prices.book import Book
+from providers.reserve import usable
 
 START_S = 60.0
 METAL_START_S = 600.0
@@ -55,7 +56,8 @@ def _slots(kind: Mapping[str, Any], settings: Settings) -> Slots | None:
     devices = _gpus(kind)
     if devices is None or not settings.sells(kind["InstanceType"]) or not _boots(kind, settings):
         return None
-    return Slots(kind["VCpuInfo"]["DefaultVCpus"] * 1000, kind["MemoryInfo"]["SizeInMiB"] * MIB, settings.disk, devices)
+    memory = usable(kind["MemoryInfo"]["SizeInMiB"] * MIB)
+    return Slots(kind["VCpuInfo"]["DefaultVCpus"] * 1000, memory, settings.disk, devices)
 
 
 def _boots(kind: Mapping[str, Any], settings: Settings) -> bool:

@@ -10,6 +10,7 @@ from atoll.slots import GIB, Gpu, Slots
 from providers.azure.settings import Settings
 from providers.gpus import gpu
 from providers.prices.book import Book
+from providers.reserve import usable
 
 Sku = Mapping[str, Any]
 START_S = 90.0
@@ -93,7 +94,7 @@ def _number(sku: Sku, capability: str) -> float:
 
 def _slots(sku: Sku, disk: int) -> Slots | None:
     cores = _number(sku, "vCPUsAvailable") or _number(sku, "vCPUs")
-    memory = round(_number(sku, "MemoryGB") * GIB)
+    memory = usable(round(_number(sku, "MemoryGB") * GIB))
     count = _number(sku, "GPUs")
     devices: tuple[Gpu, ...] = ()
     if count:

@@ -9,6 +9,7 @@ from atoll.instance import Shape
 from atoll.slots import MIB, Gpu, Slots
 from providers.gpus import gpu
 from providers.prices.book import Book
+from providers.reserve import usable
 
 ATTACHED = "+"
 """Parts a machine type from its attached accelerators in an offer's name: `n1-standard-8+nvidia-tesla-t4x1`."""
@@ -48,8 +49,8 @@ class Offer:
         return self.name.partition("-")[0]
 
     def slots(self, disk: int) -> Slots:
-        """Return what a machine of this offer has, with a disk of this many bytes."""
-        return Slots(self.cpu, self.memory * MIB, disk, tuple(self._gpus()))
+        """Return what an agent on this offer will have, with a disk of this many bytes."""
+        return Slots(self.cpu, usable(self.memory * MIB), disk, tuple(self._gpus()))
 
     def _gpus(self) -> Iterator[Gpu]:
         if found := gpu(self.accelerator, self.cards):

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from atoll.clock import Clock
 from atoll.instance import Shape
+from atoll.slots import MIB
 from providers.errors import Absent, BadRequest, Unknown
 from providers.openstack import doctor, errors
 from providers.openstack.account import Account
@@ -20,6 +21,7 @@ from providers.openstack.shapes import offers
 from providers.openstack.turn import turn
 from providers.port import PRINT_TAG, Finding, Intent, Limit, Machine, MachineState
 from providers.prices.book import Book
+from providers.reserve import usable
 
 CONSOLE_BYTES = 64 * 1024
 CONSOLE_LINES = 2000
@@ -55,10 +57,13 @@ class OpenStack:
         return await doctor.examine(self._account, self._settings, self._clock)
 
     async def quota(self) -> list[Limit]:
-        """Return the project's limits on servers, cores and memory; unlimited ones are left out."""
+        """Return the project's limits on servers, cores and memory; unlimited ones are left out.
+
+        Nova counts a flavor's whole memory: its figures are told in what shapes promise of it.
+        """
         told = (await self._account.get("compute", "/limits"))["limits"]["absolute"]
         return [
-            Limit(name=name, limit=told[limit], counts=counts, used=told.get(used))
+            _limit(name, told[limit], told[used], counts)
             for name, (limit, used, counts) in _LIMITS.items()
             if told.get(limit, -1) >= 0
         ]
@@ -151,6 +156,12 @@ class OpenStack:
         if self._ground is None or now - self._ground[0] > GROUND_S:
             self._ground = (now, await survey(self._account, self._settings))
         return self._ground[1]
+
+
+def _limit(name: str, limit: int, used: int, counts: str) -> Limit:
+    if counts == "memory":
+        limit, used = (usable(figure * MIB) // MIB for figure in (limit, used))
+    return Limit(name=name, limit=limit, counts=counts, used=used)
 
 
 def _same(intent: Intent, server: Mapping[str, Any]) -> Machine:

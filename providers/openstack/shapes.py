@@ -10,6 +10,7 @@ from atoll.slots import GIB, MIB, Gpu, Slots, parse_bytes
 from providers.gpus import MEMORY, canonical, gpu
 from providers.openstack.settings import Settings
 from providers.prices.book import Book
+from providers.reserve import usable
 
 PRICE = "atoll:price"
 """Extra spec with the price of an hour in units (`0.42`)."""
@@ -52,10 +53,10 @@ def offers(
 
 
 def slots_of(flavor: Mapping[str, Any], settings: Settings) -> Slots:
-    """Return what a machine of a flavor has; raise `Unclear` where its devices cannot be told."""
+    """Return what an agent on a flavor will have; raise `Unclear` where its devices cannot be told."""
     return Slots(
         int(flavor["vcpus"]) * 1000,
-        int(flavor["ram"]) * MIB,
+        usable(int(flavor["ram"]) * MIB),
         settings.disk or int(flavor["disk"]) * GIB,
         _gpus(_specs(flavor), settings.gpu_models),
     )

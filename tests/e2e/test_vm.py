@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from federation.control.bootscript import BootScript
 from tests.clouds import vm
 from tests.e2e.installation import Installation, free_port
 from tests.e2e.launched import Launched, result
 from tests.e2e.waiting import until
+from tunnel.jointoken import JoinToken
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.vm]
 
@@ -26,6 +28,18 @@ def reachable(tmp_path: Path) -> Iterator[Installation]:
     with Installation(tmp_path, port=port, env=settings) as installation:
         installation.up("--no-agent")
         yield installation
+
+
+def test_the_dead_man_of_systemd_ends_a_machine_that_never_joins(tmp_path: Path) -> None:
+    nobody = JoinToken(f"https://{vm.HOST}:9", "00" * 32, "5" * 64)
+    script = BootScript(name="i-1", token=nobody, cloud="openstack", boot_s=20, max_life_s=86400)
+    with vm.machine(tmp_path / "vm", script.render()) as machine:
+        machine.boot()
+        until(lambda: not machine.on, "the machine's own end", within=BOOT_S, story=machine.console)
+        console = machine.console()
+        assert "CANNOT JOIN: no agent from https://10.0.2.2:9" in console
+        assert "this machine ends: nothing has let it live longer" in console
+        assert "Power down" in console
 
 
 def test_from_user_data_to_power_off(reachable: Installation, tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ import pytest
 from tests.structure.source import PACKAGES, ROOT, name, product_files
 
 NOUNS = (
-    *("atoll.agent", "atoll.clock", "atoll.document", "atoll.errors", "atoll.event", "atoll.group", "atoll.ids"),
+    *(
+        "atoll.agent",
+        "atoll.clock",
+        "atoll.document",
+        "atoll.errors",
+        "atoll.event",
+        "atoll.gpus",
+        "atoll.group",
+        "atoll.ids",
+    ),
     *("atoll.instance", "atoll.money", "atoll.offer", "atoll.plan", "atoll.session", "atoll.site", "atoll.slots"),
     *("atoll.states", "atoll.token", "atoll.duration", "atoll.fields", "atoll.suggest", "atoll.price", "atoll.pricing"),
 )

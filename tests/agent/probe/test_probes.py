@@ -13,6 +13,7 @@ from agent.probe.all import facts, probe
 from agent.probe.notice import NoticeFile
 from agent.probe.pretend import parse
 from atoll.errors import Invalid
+from atoll.gpus import gpu as promised
 from atoll.slots import GIB, MIB, Gpu, Slots
 
 STUB = r"""
@@ -93,18 +94,27 @@ def test_gpus_that_answer_are_found_and_a_lost_one_is_left_out(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("product", "model"),
+    ("product", "shows_mib", "model", "gib"),
     [
-        ("NVIDIA L4", "L4"),
-        ("NVIDIA H100 80GB HBM3", "H100"),
-        ("NVIDIA A100-SXM4-80GB", "A100"),
-        ("Tesla T4", "T4"),
-        ("NVIDIA GeForce RTX 4090", "RTX-4090"),
-        ("NVIDIA RTX 6000 Ada Generation", "RTX-6000-Ada-Generation"),
+        ("Tesla T4", 15360, "T4", 16),
+        ("NVIDIA L4", 23034, "L4", 24),
+        ("NVIDIA A100-SXM4-40GB", 40960, "A100", 40),
+        ("NVIDIA A100 80GB PCIe", 81920, "A100-80GB", 80),
+        ("NVIDIA A100-SXM4-80GB", 81251, "A100-80GB", 80),
+        ("NVIDIA H100 80GB HBM3", 81559, "H100", 80),
+        ("NVIDIA H100 NVL", 95830, "H100-NVL", 94),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", 97887, "RTX-PRO-6000", 96),
+        ("Tesla V100-SXM2-32GB", 32510, "V100", 32),
     ],
 )
-def test_model_names_are_short(product: str, model: str) -> None:
-    assert gpu.model_name(product) == model
+def test_a_device_is_what_its_shape_promised(product: str, shows_mib: int, model: str, gib: int) -> None:
+    assert gpu.device("GPU-1", product, shows_mib * MIB) == Device("GPU-1", model, gib * GIB)
+    assert promised(product, 1, gib * GIB) == Gpu(model, 1000, gib * GIB)
+
+
+def test_an_unknown_device_is_told_as_it_is() -> None:
+    assert gpu.device("GPU-1", "NVIDIA GeForce RTX 4090", 24564 * MIB) == Device("GPU-1", "RTX-4090", 24564 * MIB)
+    assert gpu.device("GPU-1", "NVIDIA", GIB).model == "NVIDIA"
 
 
 def test_pretended_slots() -> None:

@@ -7,6 +7,7 @@ from atoll.price import Price, PriceList
 from atoll.slots import GIB, Gpu, Slots
 from providers.aws.shapes import METAL_START_S, filters, offers
 from providers.prices.book import Book
+from providers.reserve import usable
 from tests.providers.aws.facts import SETTINGS, kind
 
 ZONES = {name: frozenset({"eu-central-1a"}) for name in ("t3.small", "g5.xlarge", "p4de.24xlarge", "m5.metal")}
@@ -32,13 +33,13 @@ def test_a_type_is_offered_in_its_zones_both_ways() -> None:
         ("t3.small/eu-central-1b/on-demand", 20800),
         ("t3.small/eu-central-1b/spot", 7),
     ]
-    assert shapes[0].slots == Slots(2000, 2 * GIB, 20 * GIB)
+    assert shapes[0].slots == Slots(2000, usable(2 * GIB), 20 * GIB)
     assert shapes[0].catalogue == "AWS @5"
 
 
 def test_gpus_have_model_and_memory() -> None:
     shapes = offers("ec2", SETTINGS, [kind("g5.xlarge", **gpus(1))], ZONES, Book())
-    assert shapes[0].slots.gpu == (Gpu("A10G", 1000, 22888 * 1024**2),)
+    assert shapes[0].slots.gpu == (Gpu("A10G", 1000, 24 * GIB),)
     (big, _) = offers("ec2", SETTINGS, [kind("p4de.24xlarge", **gpus(8, "A100", 81920))], ZONES, Book())
     assert big.slots.gpu == (Gpu("A100-80GB", 8000, 80 * GIB),)
 

@@ -13,6 +13,7 @@ from providers.azure.settings import Settings
 from providers.azure.shapes import _device, offered
 from providers.port import Limit
 from providers.prices.book import Book
+from providers.reserve import usable
 from tests.clouds.azure import catalogue
 from tests.providers.azure.test_request import settings
 
@@ -53,7 +54,7 @@ def test_zones_are_the_sizes_own_less_those_closed() -> None:
 def test_slots_and_prices_are_told() -> None:
     by_key = {shape.key: shape for shape in offers(settings(disk="64GiB"))}
     small = by_key["Standard_D2s_v5/westeurope-1/on-demand"]
-    assert (small.slots.cpu, small.slots.memory, small.slots.disk) == (2000, 8 * GIB, 64 * GIB)
+    assert (small.slots.cpu, small.slots.memory, small.slots.disk) == (2000, usable(8 * GIB), 64 * GIB)
     assert (small.price, small.catalogue) == (115_000, "a test @7")
     assert by_key["Standard_D2s_v5/westeurope-1/spot"].price is None
     assert by_key["Standard_M8-2ms/westeurope-1/on-demand"].slots.cpu == 2000, "a size with cores switched off"

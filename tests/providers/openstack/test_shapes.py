@@ -7,6 +7,7 @@ from atoll.slots import GIB, MIB, Gpu, Slots
 from providers.openstack.settings import Settings
 from providers.openstack.shapes import Unclear, offers, slots_of
 from providers.prices.book import Book
+from providers.reserve import usable
 
 SETTINGS = Settings(image="debian")
 
@@ -21,7 +22,7 @@ def gpus(settings: Settings = SETTINGS, **extra: Any) -> tuple[Gpu, ...]:
 
 
 def test_a_flavor_is_cores_memory_and_disk() -> None:
-    assert slots_of(flavor(), SETTINGS) == Slots(2000, 4096 * MIB, 20 * GIB)
+    assert slots_of(flavor(), SETTINGS) == Slots(2000, usable(4096 * MIB), 20 * GIB)
     assert slots_of(flavor(disk=0), Settings(image="debian", disk=50 * GIB)).disk == 50 * GIB
 
 

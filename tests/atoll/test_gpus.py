@@ -1,7 +1,7 @@
 import pytest
 
-from atoll.slots import GIB, Gpu
-from providers.gpus import MEMORY, canonical, gpu
+from atoll.gpus import MEMORY, canonical, gpu, nominal
+from atoll.slots import GIB, MIB, Gpu
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ from providers.gpus import MEMORY, canonical, gpu
         ("Gaudi HL-205", "Gaudi-HL-205"),
         ("AMD Instinct MI300X", "MI300X"),
         ("NVIDIA Z9 Max", "Z9-Max"),
+        ("NVIDIA", "NVIDIA"),
     ],
 )
 def test_every_clouds_name_becomes_the_short_one(name: str, model: str) -> None:
@@ -40,8 +41,19 @@ def test_memory_tells_the_two_a100_apart() -> None:
     assert gpu("A100", 8, 40960 * 1024**2) == Gpu("A100", 8000, 40 * GIB)
 
 
-def test_what_the_cloud_tells_wins_over_the_table() -> None:
-    assert gpu("L4", 2, 22888 * 1024**2) == Gpu("L4", 2000, 22888 * 1024**2)
+def test_a_little_less_is_the_data_sheets_memory() -> None:
+    """EC2 tells 22888 MiB of an L4, Compute Engine's page 24 GB, the device itself 23034 MiB: it is one kind."""
+    assert gpu("L4", 2, 22888 * MIB) == Gpu("L4", 2000, 24 * GIB)
+    assert nominal("T4", 15360 * MIB) == 16 * GIB
+    assert nominal("V100", 16160 * MIB) == 16 * GIB
+    assert nominal("V100", 32510 * MIB) == 32 * GIB
+
+
+def test_what_is_told_wins_where_it_is_another_size() -> None:
+    assert gpu("A10", 1, 4 * GIB) == Gpu("A10", 1000, 4 * GIB), "a part of one"
+    assert nominal("B200", 190 * GIB) == 190 * GIB
+    assert nominal("Z9", 7 * GIB) == 7 * GIB
+    assert nominal("T4", 14 * GIB) == 14 * GIB
 
 
 def test_no_devices_or_no_memory_is_no_gpu() -> None:
