@@ -68,11 +68,15 @@ structure: venv ## sizes, docstrings, pure cores, wheel, links
 
 .PHONY: test
 test: venv ## all tests but those on a virtual machine, on two processes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not vm"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not vm and not crash"
 
 .PHONY: check-vm
 check-vm: venv system ## the boot script on a virtual machine, from its user data to its own end (minutes)
 	$(BIN)/python -m pytest -q -s -m vm tests/e2e
+
+.PHONY: check-crash
+check-crash: venv system ## kill -9 at every step that a cloud hangs on, with each driver's server (minutes)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -rP tests/e2e/test_cloud_crash_points.py
 
 SERVERS := .venv-openstack
 

@@ -80,6 +80,7 @@ class TimesSection:
     schedule_s: float = 2.0
     launch_s: float = 2.0
     observe_s: float = 3.0
+    absent_after_s: float = 60.0
     sweep_s: float = 120.0
     lost_after_s: float = 10.0
     settle_s: float = 45.0
@@ -87,6 +88,7 @@ class TimesSection:
     backoff_max_s: float = 300.0
     quota_s: float = 300.0
     learned_s: float = 900.0
+    appears_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

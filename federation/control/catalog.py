@@ -16,6 +16,7 @@ from atoll.money import text
 from atoll.price import Stale
 from federation.control.config import ControlConfig
 from federation.control.guard import Guard, Pause, Paused
+from federation.control.promises import Promises
 from federation.control.sealing import MASK, Seal, check_clear, is_sealed
 from providers.port import Driver
 from providers.prices.book import Book
@@ -24,7 +25,7 @@ log = structlog.get_logger("control")
 
 
 class Catalog:
-    """One guarded driver a provider, and its shapes for a minute."""
+    """One guarded driver a provider, and its shapes for a minute: as told, less what machines turned out to lack."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Catalog:
         clock: Clock,
         chance: Chance,
     ) -> None:
+        self.promises = Promises(clock)
         self._make = drivers
         self._books = books
         self._config = config
@@ -51,6 +53,8 @@ class Catalog:
         if have and have[0] == row:
             return have[1]
         guard = self.trial(row)
+        if have and have[0].settings != row.settings:
+            self.promises.forget(row.name)
         self._drivers[row.name] = (row, guard)
         self._shapes.pop(row.name, None)
         return guard
@@ -93,25 +97,25 @@ class Catalog:
         now = self._clock.monotonic()
         kept = self._shapes.get(row.name)
         if kept and self._drivers[row.name][0] == row and now - kept[0] < self._config.prices_s:
-            return kept[1]
+            return self.known(row.name)
         forgotten = self._forgotten[row.name]
         try:
             book = await self._books(row)
             self._listed_at[row.name] = book.at
             shapes = tuple(await self.driver(row).shapes(book))
         except Paused:
-            return kept[1] if kept else ()
+            return self.known(row.name)
         except AtollError as error:
             log.warning("shapes not to be had", provider=row.name, reason=error.reason, error=error.message)
-            return kept[1] if kept else ()
+            return self.known(row.name)
         current = forgotten == self._forgotten[row.name]  # else its prices changed while the cloud answered
         self._shapes[row.name] = (now if current else -math.inf, shapes)
-        return shapes
+        return self.known(row.name)
 
     def known(self, provider: str) -> tuple[Shape, ...]:
         """Return the shapes last told, without asking anybody: for use within a commit."""
         kept = self._shapes.get(provider)
-        return kept[1] if kept else ()
+        return self.promises.kept(provider, kept[1]) if kept else ()
 
     def forget(self, provider: str) -> None:
         """Ask for the provider's shapes anew: its prices have changed."""

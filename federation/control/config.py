@@ -41,7 +41,8 @@ class ControlConfig:
     need to be noticed missing and to come back (lost_after + the longest reconnect pause). What a cloud
     refused is left alone for a random time up to `backoff_s`, doubling up to `backoff_max_s`; of each class
     of calls `calls_burst` go out at once, then `calls_rate` a second. An account's limits are read again after
-    `quota_s`, and one that was learned from a refusal is believed for `learned_s`.
+    `quota_s`, and one that was learned from a refusal is believed for `learned_s`. A machine that was made less
+    than `appears_s` ago may be there although its cloud says that it is not (EC2 is eventually consistent).
     """
 
     authority: Authority
@@ -63,5 +64,6 @@ class ControlConfig:
     learned_s: float = 900.0
     prices_s: float = 60.0
     absent_after_s: float = 60.0
+    appears_s: float = 60.0
     certificate_s: float = 86400.0
     plans_kept: int = 500

@@ -263,13 +263,19 @@ class Launches:
             await self.end(row.id, error.kind, f"the cloud does not stop it: {error.message}")
 
     async def _end(self, row: Instance, driver: Driver) -> None:
-        """Ask the cloud to end it; `Absent` from the call itself is the cloud's word that it is gone."""
+        """Ask the cloud to end it; `Absent` from the call itself is the cloud's word that it is gone.
+
+        But not of a machine just made: what a cloud has accepted may be unknown to its next answer.
+        """
         if not row.provider_id:
             await self._end_unconfirmed(row, driver)
             return
         try:
             await self._changes.steps.run("end.call", lambda: driver.terminate(row.provider_id))
         except Absent:
+            if self._changes.clock.now() - (row.booted_at or row.created_at) < self._config.appears_s:
+                log.info("not yet believed to be gone: just made", instance=row.id)
+                return
             await self.gone(row.id, "the cloud says it is gone")
 
     async def _end_unconfirmed(self, row: Instance, driver: Driver) -> None:

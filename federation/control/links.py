@@ -18,6 +18,7 @@ from atoll.states import PLACED, AgentState, InstanceState, Reason
 from federation.control.changes import Change, Changes
 from federation.control.config import ControlConfig
 from federation.control.members import Verdict, apply, current_runs, find
+from federation.control.promises import shortfall
 from federation.ports import LogStore
 from tunnel import wire
 from tunnel.link import Link, Side
@@ -297,6 +298,8 @@ class Links:
 
     async def _admit(self, change: Change, agent: Agent, instance: Instance | None, hello: wire.Hello) -> Agent:
         capacity = capped(hello.capacity, instance.shape.slots) if instance else hello.capacity
+        if instance and not agent.epoch and (text := shortfall(instance.shape, capacity)):
+            await change.event("group", agent.group, "learned", name=agent.group, message=f"{instance.id}: {text}")
         state = agent.state
         if instance and instance.state is InstanceState.STARTING:
             await change.instance(instance, InstanceState.JOINED, Reason.JOINED, "started again", joined_at=change.now)

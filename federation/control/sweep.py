@@ -71,7 +71,7 @@ class Sweeper:
                 self._last[name] = Sweep(at=self._changes.clock.now(), error=error.message)
                 log.warning("sweep failed", provider=name, reason=error.reason, error=error.message)
         self._swept += 1
-        return self._config.sweep_first_s if self._swept < 6 else None
+        return min(self._config.sweep_first_s, self._config.sweep_s) if self._swept < 6 else None
 
     async def sweep(self, provider: str, dry_run: bool) -> list[Finding]:
         """Compare one provider's cloud with the store; with `dry_run` nothing is changed."""

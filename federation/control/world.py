@@ -70,6 +70,7 @@ class Observer:
             groups = await tx.find(Group)
             instances = await tx.find(Instance, state=list(LIVE))
             providers = {row.name: row for row in await tx.find(Provider)}
+        self._catalog.promises.learn(agents, instances)
         named = {g.provider for g in groups if g.kind is GroupKind.ELASTIC}
         wanted = [providers[name] for name in sorted(named & providers.keys())]
         await self.patience.wait({row.name: partial(self._ask, row, instances) for row in wanted})

@@ -106,3 +106,11 @@ class Harness(Protocol):
         ...
 
     def stop(self) -> None: ...
+
+
+class Chronicle(Harness, Protocol):
+    """A cloud whose server remembers every machine it ever made, whatever became of it."""
+
+    def made(self) -> list[str]:
+        """Return the intent of each machine that was ever made here with an owner's tag: twice if there were two."""
+        ...

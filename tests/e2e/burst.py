@@ -20,6 +20,7 @@ TIMES = {
     "SETTLE_S": "1",
     "BACKOFF_S": "1",
     "BACKOFF_MAX_S": "2",
+    "APPEARS_S": "1",
 }
 
 

@@ -61,14 +61,16 @@ LAUNCH = [
 class Crashing:
     """A control plane that is started to die at a point, and the work that it is given."""
 
-    def __init__(self, folder: Path, *, cold: int = 0) -> None:
+    def __init__(self, folder: Path, *, cold: int = 0, times: Mapping[str, float] = TIMES) -> None:
         self.marks = folder / "marks"
         self.marks.mkdir()
-        env = {f"ATOLL_TIMES__{key}": str(value) for key, value in TIMES.items()}
+        env = {f"ATOLL_TIMES__{key}": str(value) for key, value in times.items()}
         self.at = Installation(folder, env=env)
         self._folder = folder
         self.ends = {"succeeded"}
         self.launcher = Launcher()
+        self.terms: dict[str, object] = {"boot": 8}
+        self.kills = 0
         self._cold = cold
         self._number = 0
         self.specs: dict[str, dict[str, Any]] = {}
@@ -109,10 +111,13 @@ class Crashing:
             process.send_signal(signal.SIGTERM)
             process.wait(20)
 
-    def set_up(self, client: Client, provider: str = "sim", boot_s: float = 8) -> None:
+    def set_up(self, client: Client) -> None:
         """Make the provider and its group."""
-        if provider == "sim":
-            client.apply(document.provider({"name": "sim", "type": "sim", "settings": SETTINGS}))
+        client.apply(document.provider({"name": "sim", "type": "sim", "settings": SETTINGS}))
+        self.group(client, "sim")
+
+    def group(self, client: Client, provider: str) -> None:
+        """Make the group, or give it other terms."""
         group = {
             "name": "burst",
             "site": "far",
@@ -121,7 +126,7 @@ class Crashing:
             "size": {"max": 2},
             "pools": {"cold": {"count": self._cold}},
             "scale_down": {"idle": 0.3, "cooldown": 0.1},
-            "boot": boot_s,
+            **self.terms,
         }
         client.apply(document.group(group))
 
@@ -165,9 +170,13 @@ class Crashing:
             (work or Crashing.submit)(self, process)
             process.wait(40)
         except subprocess.TimeoutExpired:
-            process.kill()
             raise AssertionError(f"{point} was never reached\n{self.tail()}") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                process.wait()
         assert process.returncode == -signal.SIGKILL, f"{point}: {process.returncode}\n{self.tail()}"
+        self.kills += 1
 
     def finish(self, first: "Work | None" = None) -> None:
         """The last life: `first` is done, then everything comes to its end and nothing is left."""

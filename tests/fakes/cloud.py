@@ -6,7 +6,7 @@ from dataclasses import replace
 from atoll.instance import Shape
 from atoll.money import micros
 from atoll.slots import GIB, Slots
-from providers.errors import Absent, ProviderError
+from providers.errors import Absent, BadRequest, ProviderError
 from providers.port import Finding, Intent, Limit, Machine, MachineState
 from providers.prices.book import Book
 
@@ -22,7 +22,7 @@ SMALL = Shape(
 
 
 class MemoryCloud:
-    """Obeys the port. `fail` are errors raised by the next creates, `lose` whether the effect comes first."""
+    """Obeys the port. `fail` are errors raised by the next creates, and whether the effect comes first; `stops`: it can."""
 
     def __init__(self, *shapes: Shape) -> None:
         self.offered = list(shapes) or [SMALL]
@@ -34,6 +34,7 @@ class MemoryCloud:
         self.well = Finding(check="memory", ok=True, message="always well")
         self.booted: Callable[[Intent], None] = lambda intent: None
         self.creates = 0
+        self.stops = True
 
     def live(self) -> list[Machine]:
         """Return what costs money now."""
@@ -82,6 +83,8 @@ class MemoryCloud:
         self._set(provider_id, MachineState.RUNNING)
 
     async def stop(self, provider_id: str) -> None:
+        if not self.stops:
+            raise BadRequest(f"{provider_id} cannot be stopped")
         self._set(provider_id, MachineState.STOPPED)
 
     async def terminate(self, provider_id: str) -> None:

@@ -99,6 +99,14 @@ async def test_doubles_are_shown_and_the_next_create_ends_them(cloud: OpenStackH
     assert [seen.provider_id for seen in cloud.inventory()] == [made.provider_id]
 
 
+async def test_image_and_network_may_be_named(cloud: OpenStackHarness) -> None:
+    cloud.settings |= {"image": "debian-12", "network": ["private"]}
+    await cloud.driver().create(cloud.intent("i-1"))
+    (server,) = cloud.cloud.operator.servers()
+    assert server["image"]["id"] == cloud.cloud.operator.image
+    await until(lambda: "private" in cloud.cloud.operator.servers()[0]["addresses"])
+
+
 async def test_a_listing_of_several_pages(cloud: OpenStackHarness) -> None:
     driver = cloud.driver()
     await asyncio.gather(*(driver.create(cloud.intent(f"i-{n}")) for n in range(6)))

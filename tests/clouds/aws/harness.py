@@ -86,6 +86,9 @@ class AwsHarness:
     def inventory(self) -> list[Seen]:
         return self.server.inventory()
 
+    def made(self) -> list[str]:
+        return [seen.intent for seen in self.inventory() if seen.owner]  # it keeps ended ones
+
     def intent(self, name: str, *, owner: str = OWNER, script: str = "#!/bin/sh\nsleep 60\n", **more: Any) -> Intent:
         kind = INSTANCE_TYPES["t3.nano"]
         slots = Slots(kind["VCpuInfo"]["DefaultVCpus"] * 1000, kind["MemoryInfo"]["SizeInMiB"] * 1024**2, 20 * GIB)

@@ -93,6 +93,7 @@ class Cloud:
         self.faults = Faults()
         self.lock = threading.RLock()
         self.machines: dict[str, Machine] = {}
+        self.made: list[Machine] = []
         self.parts: dict[str, dict[str, Resource]] = {CARD: {}, ADDRESS: {}, DISK: {}}
         self.operations: dict[str, Operation] = {}
         self._reserved: dict[str, float] = {}
@@ -203,6 +204,7 @@ class Cloud:
             raise ArmError(409, "PropertyChangeNotAllowed", "Changing property 'osProfile' is not allowed.")
         card = self._checked(name, body, spot)
         machine = self.machines[name] = Machine(name, body, time.monotonic())
+        self.made.append(machine)
         card["properties"]["virtualMachine"] = {"id": resource_id(MACHINE, name)}
         disk = body["properties"]["storageProfile"]["osDisk"]["name"]
         self.parts[DISK][disk] = {

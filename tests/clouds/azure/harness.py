@@ -87,6 +87,11 @@ class AzureHarness:
     def inventory(self) -> list[Seen]:
         return self.service.cloud.inventory()
 
+    def made(self) -> list[str]:
+        with self.service.cloud.lock:
+            tags = [each.body.get("tags") or {} for each in self.service.cloud.made if not each.failure]
+        return [each[INTENT_TAG] for each in tags if OWNER_TAG in each]
+
     def intent(self, name: str, *, owner: str = OWNER, script: str = "#!/bin/sh\nsleep 60\n", **more: Any) -> Intent:
         shape = Shape(
             provider="azure-eu",

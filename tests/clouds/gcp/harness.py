@@ -87,6 +87,12 @@ class GcpHarness:
             world.advance()
             return [_seen(zone, name, each.document) for (zone, name), each in world.instances.items()]
 
+    def made(self) -> list[str]:
+        world = self.server.world
+        with world.lock:
+            seen = [_seen(*key, document) for key, document in world.made]
+        return [each.intent for each in seen if each.owner]
+
     def intent(self, name: str, *, owner: str = OWNER, script: str = "#!/bin/sh\nsleep 60\n", **more: Any) -> Intent:
         slots = Slots(cpu=1000, memory=4 * GIB, disk=10 * GIB)
         shape = Shape(provider="google", name=KIND, zone=ZONE, slots=slots, price=33_500)

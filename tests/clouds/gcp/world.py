@@ -52,6 +52,7 @@ class World:
         self.faults = faults
         self.lock = threading.RLock()
         self.instances: dict[Key, Instance] = {}
+        self.made: list[tuple[Key, dict[str, Any]]] = []
         self._guests = guests
         self._operations: dict[Key, Operation] = {}
         self._requests: dict[Key, tuple[dict[str, Any], str]] = {}
@@ -77,7 +78,9 @@ class World:
             booted = now + BOOTED_S + full.get("after_s", 0.0)
             error, steps = _stockout(zone, body), [(booted, GONE)]
         if error is None or steps[0][1] == GONE:
-            self.instances[zone, body["name"]] = Instance(self._document(zone, body), steps)
+            self.instances[zone, body["name"]] = made = Instance(self._document(zone, body), steps)
+            if error is None:
+                self.made.append(((zone, body["name"]), made.document))
             self._note()
         operation = self._operation(zone, "insert", body["name"], booted, error)
         if request:

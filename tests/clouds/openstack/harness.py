@@ -91,8 +91,8 @@ class OpenStackHarness:
         key, secret = self.cloud.credential
         settings = {
             "region": REGION,
-            "image": "debian-12",
-            "network": "private",
+            "image": self.cloud.operator.image,
+            "network": self.cloud.operator.network,
             "shapes": ["m1.*", "g1.*"],
             "credentials": {
                 "auth_url": self.cloud.auth_url,

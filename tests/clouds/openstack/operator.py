@@ -34,6 +34,8 @@ class Operator:
         self._limits = QUOTA
         self._member_may = True
         self._projects = {project.name: project.id for project in self._cloud.identity.projects()}
+        self.image: str = self._cloud.image.find_image("debian-12").id
+        self.network: str = self._cloud.network.find_network("private").id
         self._member = self._cloud.identity.find_user("demo")
 
     def servers(self) -> list[dict[str, Any]]:

@@ -53,6 +53,7 @@ CONFIG = ControlConfig(
     backoff_s=0.2,
     backoff_max_s=1.0,
     absent_after_s=0.2,
+    appears_s=0.2,
 )
 
 
@@ -70,6 +71,7 @@ class Ring:
         self.agents: dict[str, ScriptedAgent] = {}
         self._boots: list[asyncio.Task[None]] = []
         self.boots = True
+        self.shows: Callable[[Slots], Slots] = lambda promised: promised
         self.accounts: list[Provider] = []
         self.control = self._new()
 
@@ -182,7 +184,7 @@ class Ring:
     async def _booting(self, intent: Intent) -> None:
         text = intent.user_data.split("ATOLL_JOIN_TOKEN=")[1].split()[0]
         await asyncio.sleep(0.02)
-        await self._join(JoinToken.parse(text).secret, intent.id, intent.shape.slots)
+        await self._join(JoinToken.parse(text).secret, intent.id, self.shows(intent.shape.slots))
 
 
 async def until(what: Callable[[], Awaitable[T | None]], story: str, *, within: float = 5.0) -> T:

@@ -158,6 +158,21 @@ async def test_cold_pool_stops_and_starts_again() -> None:
         assert r.cloud.creates == 1
 
 
+async def test_a_machine_that_cannot_be_stopped_for_the_cold_pool_is_ended() -> None:
+    async with ring() as r:
+        r.cloud.stops = False
+        await r.elastic(idle_s=0.1, pools=Pools(cold=1))
+        [row] = await r.submit(resources=Request(cpu=3000))
+        await r.until_state(row.id, "running")
+        await r.finish(row.id)
+        await until(lambda: no_machine(r), "ended, since it would be paid for and of no use")
+
+        async def gone() -> bool:
+            return [(i.state, i.reason) for i in await r.control.instances.list()] == [("gone", "INVALID")]
+
+        await until(gone, "its row says why")
+
+
 async def test_the_sweep_ends_what_nobody_owns_and_leaves_foreign_machines() -> None:
     async with ring() as r:
         await r.elastic()

@@ -10,10 +10,10 @@ from atoll.instance import Instance
 from atoll.plan import Action, Step
 from atoll.slots import Request
 from atoll.states import AgentState, InstanceState, Reason
-from providers.errors import Throttled, Unknown
+from providers.errors import Absent, Throttled, Unknown
 from providers.port import Intent, MachineState
 from tests.fakes.cloud import SMALL
-from tests.federation.control.ring import Ring, ring, until
+from tests.federation.control.ring import CONFIG, Ring, ring, until
 from tunnel import wire
 
 
@@ -257,3 +257,55 @@ async def test_the_groups_labels_tag_the_machine_and_ours_win() -> None:
         await running(r)
         [intent] = r.cloud.intents.values()
         assert intent.tags == {"team": "vision", "atoll-group": "burst", "atoll-instance": intent.id}
+
+
+@pytest.mark.parametrize("absent", [1, 4])
+async def test_a_machine_just_made_is_not_gone_because_its_cloud_does_not_know_it_yet(absent: int) -> None:
+    """EC2 may answer `NotFound` for seconds after a create (kubernetes-sigs/cluster-api-provider-aws#2915)."""
+    r = Ring(config=replace(CONFIG, appears_s=60.0, sweep_first_s=600.0, sweep_s=600.0))
+    r.boots = False
+    await r.control.start()
+    states: list[str] = []
+    ends = r.cloud.terminate
+
+    async def terminate(provider_id: str) -> None:
+        [row] = await r.control.instances.list()
+        states.append(row.state)
+        if len(states) <= absent:
+            raise Absent(f"no machine {provider_id}")
+        await ends(provider_id)
+
+    r.cloud.terminate = terminate  # type: ignore[method-assign]
+    try:
+        group = await r.elastic(size=Size(max=1))
+        await r.control.groups.apply(replace(group, boot_s=0.2))
+        [session] = await r.submit(resources=Request(cpu=3000))
+
+        async def made() -> bool:
+            return bool(r.cloud.live())
+
+        await until(made, "launched")
+        await r.control.sessions.stop("default", session.id, by="me")
+
+        async def gone() -> bool:
+            return [row.state for row in await r.control.instances.list()] == ["gone"]
+
+        await until(gone, "ended, by what the listing shows")
+        assert r.cloud.live() == []
+        assert states[: absent + 1] == ["ending"] * (absent + 1)
+    finally:
+        await r.close()
+
+
+async def test_an_older_machine_that_its_cloud_does_not_know_is_gone() -> None:
+    async with ring() as r:
+        await r.elastic(idle_s=0.3)
+        session, _ = await running(r)
+        [machine] = r.cloud.live()
+        r.cloud.hidden.add(machine.intent)
+        await r.finish(session)
+
+        async def gone() -> bool:
+            return [row.state for row in await r.control.instances.list()] == ["gone"]
+
+        await until(gone, "by the second call's answer alone")
