@@ -256,7 +256,7 @@ class Launches:
         self.on_progress()
 
     async def _stop(self, row: Instance, driver: Driver) -> None:
-        """Ask the cloud to stop it for the cold pool; one that cannot be stopped is ended, or it would cost for ever."""
+        """Ask the cloud to stop it for the cold pool; what cannot be stopped is ended: it would cost for ever."""
         try:
             await self._changes.steps.run("cold.stop", lambda: driver.stop(row.provider_id))
         except BadRequest as error:

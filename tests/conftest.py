@@ -1,0 +1,33 @@
+"""Says at the end of a run which faults were injected into which cloud, and how often each struck."""
+
+from collections import Counter
+
+import pytest
+
+STRUCK = "struck"
+"""A test's property: the cloud's name and how often each kind of fault struck in it."""
+
+
+class Summary:
+    """Adds up what tests recorded, also those of other processes (xdist)."""
+
+    def __init__(self) -> None:
+        self.struck: dict[str, Counter[str]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown":
+            for key, value in report.user_properties:
+                if key == STRUCK and isinstance(value, list | tuple):
+                    name, faults = value
+                    self.struck.setdefault(name, Counter()).update(faults)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.struck:
+            terminalreporter.section("faults injected, by cloud")
+        for name, faults in sorted(self.struck.items()):
+            told = ", ".join(f"{kind} {count}" for kind, count in sorted(faults.items())) or "none"
+            terminalreporter.write_line(f"{name}: {told}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Summary())
