@@ -8,7 +8,14 @@ from typing import Any
 
 from azure.core import MatchConditions, PipelineClient
 from azure.core.credentials import TokenCredential
-from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, ODataV4Format
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ODataV4Format,
+    ServiceRequestError,
+    ServiceResponseError,
+)
 from azure.core.pipeline.policies import ProxyPolicy, UserAgentPolicy
 from azure.core.rest import HttpRequest, HttpResponse
 from azure.mgmt.compute import ComputeManagementClient
@@ -274,12 +281,20 @@ def answers() -> Iterator[None]:
     try:
         yield
     except ClientAuthenticationError as error:
-        known = _classified(error) if _code(error) else None
-        raise known if isinstance(known, Auth) else Auth(_short(error), hint="see: atoll doctor") from None
+        raise _sign_in(error) from None
     except HttpResponseError as error:
         raise _classified(error) from None
     except (AzureError, ValueError) as error:
         raise Unknown(f"no answer from Azure that can be read: {type(error).__name__}: {_short(error)}") from None
+
+
+def _sign_in(error: ClientAuthenticationError) -> ProviderError:
+    """Return `Auth` for a refusal; a sign-in service that cannot be reached has refused nothing."""
+    unreached = isinstance(error.__cause__, ServiceRequestError | ServiceResponseError)
+    if unreached or (error.status_code or 0) >= 500:
+        return Unknown(f"no answer from Azure's sign-in: {_short(error)}")
+    known = _classified(error) if _code(error) else None
+    return known if isinstance(known, Auth) else Auth(_short(error), hint="see: atoll doctor")
 
 
 def _classified(error: HttpResponseError) -> ProviderError:

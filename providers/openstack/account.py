@@ -1,5 +1,6 @@
 """One credential of one OpenStack: openstacksdk's adapters, made when needed, and REST calls with typed errors."""
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -135,9 +136,16 @@ class Account:
             region = loader.get_one(cloud=cloud or None, **_options(self._settings))
             session: Session = region.get_session()
             if self._proxy:
-                session.session.proxies.update(http=self._proxy, https=self._proxy)
+                _route(session, self._proxy)
             self._connection = openstack.connection.Connection(config=region)
         return self._connection
+
+
+def _route(session: Session, proxy: str) -> None:
+    session.session.trust_env = False  # else the environment's proxies win over these
+    session.session.proxies = {"http": proxy, "https": proxy}
+    if session.verify is True:
+        session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
 
 
 def _options(settings: Settings) -> dict[str, Any]:

@@ -71,7 +71,9 @@ class Harness(Protocol):
         """Return the provider's document as a user would write it, with endpoint and credentials of this server."""
         ...
 
-    def driver(self) -> Driver: ...
+    def driver(self, proxy: str = "") -> Driver:
+        """Return a driver as `registry.make` gives it; `proxy` is the context's, which clouds of no network ignore."""
+        ...
 
     def book(self) -> Book:
         """Return prices of some of this cloud's shapes."""

@@ -63,8 +63,8 @@ class AwsHarness:
     def context(self) -> DriverContext:
         return DriverContext(directory=self.directory, launch=self.launcher, clock=SystemClock())
 
-    def driver(self) -> Driver:
-        return make(self.provider(), self.context())
+    def driver(self, proxy: str = "") -> Driver:
+        return make(self.provider(), replace(self.context(), proxy=proxy))
 
     def book(self) -> Book:
         listed = [Price(shape=name, amount=micros(float(price))) for name, price in facts.ON_DEMAND.items()]

@@ -65,8 +65,8 @@ class AzureHarness:
     def context(self) -> DriverContext:
         return DriverContext(directory=self.directory / "plane", launch=Launcher(), clock=self.clock)
 
-    def driver(self) -> Driver:
-        return make(self.provider(), self.context())
+    def driver(self, proxy: str = "") -> Driver:
+        return make(self.provider(), replace(self.context(), proxy=proxy))
 
     def book(self) -> Book:
         prices = (

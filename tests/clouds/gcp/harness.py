@@ -62,8 +62,8 @@ class GcpHarness:
             },
         )
 
-    def driver(self) -> Driver:
-        return make(self.provider(), self.context())
+    def driver(self, proxy: str = "") -> Driver:
+        return make(self.provider(), replace(self.context(), proxy=proxy))
 
     def feed(self) -> Feed:
         return feed(self.provider(), self.context())

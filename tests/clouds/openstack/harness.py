@@ -102,8 +102,9 @@ class OpenStackHarness:
         }
         return Provider(name="stack", kind="openstack", settings=settings | self.settings)
 
-    def driver(self) -> Driver:
-        return make(self.provider(), DriverContext(directory=self.directory, launch=self.launcher, clock=SystemClock()))
+    def driver(self, proxy: str = "") -> Driver:
+        context = DriverContext(directory=self.directory, launch=self.launcher, clock=SystemClock(), proxy=proxy)
+        return make(self.provider(), context)
 
     def book(self) -> Book:
         return Book()  # flavors carry prices of their own

@@ -35,7 +35,7 @@ class SimHarness:
             name="pretend", kind="sim", settings={"boot_s": 0.05, "zones": ["a", "b"], "limits": {"cpu": 1000}}
         )
 
-    def driver(self) -> Driver:
+    def driver(self, proxy: str = "") -> Driver:
         return self._sim()
 
     def book(self) -> Book:

@@ -9,9 +9,13 @@ import pytest
 from providers.errors import Absent, Auth, BadRequest, Capacity, ProviderError, Quota, Throttled, Unknown
 from providers.port import Driver, MachineState
 from providers.prices.book import Book
+from tests.clouds.every import REAL
 from tests.clouds.harness import OWNER, Harness, Seen
+from tests.clouds.proxy import Proxy
 
 DEADLINE_S = 30.0
+NOWHERE = "http://127.0.0.1:9"
+"""The port of `discard`, where nobody listens."""
 
 
 def can(cloud: Harness, *faults: str) -> None:
@@ -82,6 +86,43 @@ async def test_quota_is_told_in_known_units(cloud: Harness) -> None:
 async def test_doctor_is_well_and_makes_nothing(cloud: Harness) -> None:
     assert all(finding.ok for finding in await cloud.driver().doctor())
     assert cloud.inventory() == []
+
+
+@pytest.fixture
+def elsewhere(cloud: Harness, monkeypatch: pytest.MonkeyPatch) -> Harness:
+    """The cloud, where the environment names a proxy that is not there: what the configuration says comes first."""
+    if cloud.name not in REAL:
+        pytest.skip(f"{cloud.name} is not reached by HTTP")
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, NOWHERE)
+        monkeypatch.setenv(name.lower(), NOWHERE)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+    return cloud
+
+
+async def test_all_calls_go_through_the_proxy(elsewhere: Harness) -> None:
+    proxy = Proxy()
+    try:
+        driver = elsewhere.driver(proxy=proxy.url)
+        assert await driver.describe(OWNER) == []
+        assert proxy.asked, "not around it"
+        made = await driver.create(elsewhere.intent("i-1"))
+        assert [machine.provider_id for machine in await driver.describe(OWNER)] == [made.provider_id]
+        assert all(finding.ok for finding in await driver.doctor())
+        await gone(driver, made.provider_id)
+    finally:
+        proxy.close()
+
+
+async def test_a_proxy_that_is_not_there_is_an_unknown_and_nothing_goes_around_it(elsewhere: Harness) -> None:
+    driver = elsewhere.driver(proxy=NOWHERE)
+    with pytest.raises(Unknown):
+        await driver.create(elsewhere.intent("i-1"))
+    with pytest.raises(Unknown):
+        await driver.describe(OWNER)
+    assert not all(finding.ok for finding in await driver.doctor())
+    assert elsewhere.inventory() == []
 
 
 async def test_create_makes_one_owned_machine_that_runs(cloud: Harness) -> None:

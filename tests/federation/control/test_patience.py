@@ -6,7 +6,9 @@ from federation.control.patience import Patience
 
 
 async def test_the_slow_one_is_left_behind_and_told_of_when_it_is_done() -> None:
-    patience, gate, done, told = Patience(0.05), asyncio.Event(), [], []
+    patience, gate = Patience(0.05), asyncio.Event()
+    done: list[str] = []
+    told: list[int] = []
     patience.on_late = lambda: told.append(len(done))
 
     async def slow() -> None:

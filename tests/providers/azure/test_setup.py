@@ -25,7 +25,7 @@ from providers.registry import feed, make
 from tests.clouds.azure.arm import SUBNET
 from tests.clouds.azure.harness import AzureHarness
 from tests.clouds.azure.pki import loopback
-from tests.clouds.azure.tunnel import Proxy
+from tests.clouds.proxy import Proxy
 from tests.providers.azure.test_request import settings
 
 HERE = {"tenant_id": "22222222-3333-4444-8555-666666666666", "client_id": "c"}
