@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -88,26 +89,27 @@ async def test_doctor_is_well_and_makes_nothing(cloud: Harness) -> None:
     assert cloud.inventory() == []
 
 
-@pytest.fixture
-def elsewhere(cloud: Harness, monkeypatch: pytest.MonkeyPatch) -> Harness:
-    """The cloud, where the environment names a proxy that is not there: what the configuration says comes first."""
+def over_http(cloud: Harness) -> None:
     if cloud.name not in REAL:
         pytest.skip(f"{cloud.name} is not reached by HTTP")
-    for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+
+
+async def test_calls_go_through_the_configured_proxy(cloud: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names one that is not there: what the configuration says comes first."""
+    over_http(cloud)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, NOWHERE)
-        monkeypatch.setenv(name.lower(), NOWHERE)
-        monkeypatch.delenv("NO_PROXY", raising=False)
-        monkeypatch.delenv("no_proxy", raising=False)
-    return cloud
-
-
-async def test_all_calls_go_through_the_proxy(elsewhere: Harness) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     proxy = Proxy()
     try:
-        driver = elsewhere.driver(proxy=proxy.url)
+        driver = cloud.driver(proxy=proxy.url)
         assert await driver.describe(OWNER) == []
-        assert proxy.asked, "not around it"
-        made = await driver.create(elsewhere.intent("i-1"))
+        settings = cloud.provider().settings
+        credentials = settings["credentials"]
+        assert isinstance(credentials, dict)
+        assert urlsplit(str(settings.get("endpoint") or credentials["auth_url"])).netloc in proxy.asked
+        made = await driver.create(cloud.intent("i-1"))
         assert [machine.provider_id for machine in await driver.describe(OWNER)] == [made.provider_id]
         assert all(finding.ok for finding in await driver.doctor())
         await gone(driver, made.provider_id)
@@ -115,14 +117,15 @@ async def test_all_calls_go_through_the_proxy(elsewhere: Harness) -> None:
         proxy.close()
 
 
-async def test_a_proxy_that_is_not_there_is_an_unknown_and_nothing_goes_around_it(elsewhere: Harness) -> None:
-    driver = elsewhere.driver(proxy=NOWHERE)
+async def test_a_proxy_that_is_not_there_is_an_unknown_and_nothing_goes_around_it(cloud: Harness) -> None:
+    over_http(cloud)
+    driver = cloud.driver(proxy=NOWHERE)
     with pytest.raises(Unknown):
-        await driver.create(elsewhere.intent("i-1"))
+        await driver.create(cloud.intent("i-1"))
     with pytest.raises(Unknown):
         await driver.describe(OWNER)
     assert not all(finding.ok for finding in await driver.doctor())
-    assert elsewhere.inventory() == []
+    assert cloud.inventory() == []
 
 
 async def test_create_makes_one_owned_machine_that_runs(cloud: Harness) -> None:

@@ -1,5 +1,7 @@
 """Elastic groups: grow, survive the cloud's moods, shrink, and never leave a machine behind."""
 
+from dataclasses import replace
+
 import pytest
 
 from atoll.errors import Conflict
@@ -8,6 +10,8 @@ from atoll.session import Lifetime
 from atoll.slots import Request
 from atoll.states import InstanceState
 from providers.errors import Capacity, Throttled, Unknown
+from providers.port import Intent, MachineState
+from tests.fakes.cloud import SMALL
 from tests.federation.control.ring import Ring, ring, until
 
 
@@ -177,9 +181,6 @@ async def test_the_sweep_ends_what_nobody_owns_and_leaves_foreign_machines() -> 
     async with ring() as r:
         await r.elastic()
         r.boots = False
-        from providers.port import Intent
-        from tests.fakes.cloud import SMALL
-
         mine = Intent(id="i-lost", owner=r.control.installation, shape=SMALL, user_data="")
         other = Intent(id="i-theirs", owner="someone-else", shape=SMALL, user_data="")
         await r.cloud.create(mine)
@@ -189,6 +190,19 @@ async def test_the_sweep_ends_what_nobody_owns_and_leaves_foreign_machines() -> 
             return [m.intent for m in r.cloud.live()] == ["i-theirs"]
 
         await until(only_theirs, "orphan ended")
+
+
+async def test_the_sweep_asks_again_for_an_orphan_that_fails_to_end() -> None:
+    """As an OpenStack server in error: shown as ending, it holds quota until somebody deletes it."""
+    async with ring() as r:
+        await r.elastic()
+        made = await r.cloud.create(Intent(id="i-lost", owner=r.control.installation, shape=SMALL, user_data=""))
+        r.cloud.machines[made.provider_id] = replace(made, state=MachineState.ENDING)
+
+        async def ended() -> bool:
+            return r.cloud.live() == []
+
+        await until(ended, "ended for good")
 
 
 async def test_a_group_with_live_machines_cannot_be_deleted() -> None:
