@@ -40,10 +40,12 @@ class Ceiling:
         amounts = {"cpu": -(-slots.cpu // 1000), "gpu": -(-slots.gpu_milli // 1000), "memory": -(-slots.memory // MIB)}
         return amounts.get(self.counts, 1)
 
-    def text(self) -> str:
-        """Return the limit in words."""
+    def text(self, shape: Shape | None = None) -> str:
+        """Return the limit in words, and what one machine of `shape` takes of it."""
         told = "learned from a refusal" if self.learned else "of the account"
-        return f"limit {self.name!r} {told}: {self.committed} of {self.limit} {self.counts} are in use or on their way"
+        needs = f", one more takes {self.takes(shape)}" if shape else ""
+        used = f"{self.committed} of {self.limit} {self.counts} are in use or on their way"
+        return f"limit {self.name!r} {told}: {used}{needs}"
 
 
 @dataclass(slots=True)

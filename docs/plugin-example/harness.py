@@ -32,9 +32,10 @@ class LabHarness:
     def provider(self):
         return Provider(name="bench", kind="lab", settings={"machines": 4})
 
-    def driver(self):
+    def driver(self, proxy=""):
         # Through the registry, as the control plane does: the entry point of the installed package is found.
-        return make(self.provider(), DriverContext(directory=self.directory, launch=self.launcher, clock=SystemClock()))
+        context = DriverContext(directory=self.directory, launch=self.launcher, clock=SystemClock(), proxy=proxy)
+        return make(self.provider(), context)
 
     def book(self):
         return Book()

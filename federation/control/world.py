@@ -231,7 +231,7 @@ class Observer:
             if shape.key in blocked:
                 closed, text = Reason.STALE_PRICES if stale else Reason.BACKOFF, blocked[shape.key]
             elif short := limits.short(group.provider, shape):
-                closed, text = Reason.QUOTA, short.text()
+                closed, text = Reason.QUOTA, short.text(shape)
             launchables.append(
                 Launchable(
                     group=group.name,

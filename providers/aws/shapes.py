@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from atoll.gpus import gpu
 from atoll.instance import Shape
 from atoll.slots import MIB, Gpu, Slots
 from providers.aws.settings import Settings
-from providers.gpus import gpu
 from providers.prices.book import Book
 from providers.reserve import usable
 

@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from atoll.gpus import gpu
 from atoll.instance import Shape
 from atoll.slots import GIB, Gpu, Slots
 from providers.azure.settings import Settings
-from providers.gpus import gpu
 from providers.prices.book import Book
 from providers.reserve import usable
 

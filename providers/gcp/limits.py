@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from providers.gpus import canonical
+from atoll.gpus import canonical
 from providers.port import Limit
 
 _FAMILIES = re.compile(r"(?P<family>[A-Z]+[0-9]+[A-Z]?)_CPUS")

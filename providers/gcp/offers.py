@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
+from atoll.gpus import gpu
 from atoll.instance import Shape
 from atoll.slots import MIB, Gpu, Slots
-from providers.gpus import gpu
 from providers.prices.book import Book
 from providers.reserve import usable
 

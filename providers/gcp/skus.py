@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from atoll.gpus import canonical, gpu
 from atoll.price import Price
 from atoll.slots import MIB
 from providers.gcp.offers import Offer
-from providers.gpus import canonical, gpu
 
 SERVICE = "services/6F81-5844-456A"
 """Compute Engine's name in the Cloud Billing Catalog."""

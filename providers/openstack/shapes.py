@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from atoll.errors import Invalid
+from atoll.gpus import MEMORY, canonical, gpu
 from atoll.instance import Shape
 from atoll.money import micros
 from atoll.slots import GIB, MIB, Gpu, Slots, parse_bytes
-from providers.gpus import MEMORY, canonical, gpu
 from providers.openstack.settings import Settings
 from providers.prices.book import Book
 from providers.reserve import usable

@@ -6,10 +6,10 @@ Unpriced is never cheap: a machine with the wrong price would win every comparis
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from atoll.gpus import MEMORY, canonical
 from atoll.money import micros, text
 from atoll.price import Price, PriceList, Remark
 from atoll.slots import GIB
-from providers.gpus import MEMORY, canonical
 
 JUMP = 5.0
 """A price that changed by more than this factor since the list before is doubted."""

@@ -40,7 +40,7 @@ class AtCloud(Crashing):
     """A control plane whose group grows at a test cloud; `terms` are those of the group."""
 
     def __init__(self, folder: Path, cloud: Chronicle, *, cold: int = 0, **terms: object) -> None:
-        super().__init__(folder, cold=cold, times={**TIMES, "ABSENT_AFTER_S": ABSENT_S})
+        super().__init__(folder, cold=cold, times={**TIMES, "ABSENT_AFTER_S": ABSENT_S, "APPEARS_S": 1.0})
         self.terms = {"boot": 15, **terms}
         self.cloud = cloud
         self.account = cloud.provider()

@@ -1,21 +1,15 @@
-"""What only the real servers can show of the credential: its rights, `doctor`, the proxy, refusals."""
+"""What only the real servers can show of the credential: its rights, `doctor`, refusals."""
 
-import http.client
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
-from atoll.host.system import SystemClock
-from providers.errors import Auth, BadRequest, ProviderError
+from providers.errors import Auth, BadRequest
 from providers.openstack.account import Account
 from providers.openstack.rights import command
 from providers.openstack.settings import parse
 from providers.port import Finding
-from providers.registry import DriverContext, make
-from tests.clouds.harness import OWNER
-from tests.clouds.openstack.front import Forward, Front, Passing, Reply
 from tests.clouds.openstack.harness import OpenStackHarness
 from tests.openstack.stack import PASSWORD
 
@@ -88,38 +82,3 @@ async def test_novas_own_refusal_of_user_data_is_scrubbed(cloud: OpenStackHarnes
     said = f"{caught.value!r} {caught.value.hint} {caught.value.__cause__!r} {caught.value.__context__!r}"
     assert "user_data" in said
     assert secret[:64] not in said
-
-
-async def test_calls_go_through_the_proxy_that_is_set(cloud: OpenStackHarness) -> None:
-    passed: list[str] = []
-
-    def relay(passing: Passing, forward: Forward) -> Reply:
-        where = urlsplit(passing.path)
-        passed.append(where.path)
-        connection = http.client.HTTPConnection(where.netloc, timeout=30)
-        path = f"{where.path}?{where.query}" if where.query else where.path
-        connection.request(passing.method, path, passing.body or None, passing.headers)
-        answer = connection.getresponse()
-        reply = Reply(status=answer.status, headers=dict(answer.getheaders()), body=answer.read())
-        connection.close()
-        return reply
-
-    proxy = Front(relay)
-    try:
-        context = DriverContext(
-            directory=cloud.directory, launch=cloud.launcher, clock=SystemClock(),
-            proxy=f"http://127.0.0.1:{proxy.port}",
-        )  # fmt: skip
-        assert await make(cloud.provider(), context).describe(OWNER) == []
-    finally:
-        proxy.close()
-    assert "/v3/auth/tokens" in passed
-    assert "/v2.1/servers/detail" in passed
-
-
-async def test_a_proxy_that_is_not_there_is_an_unknown(cloud: OpenStackHarness) -> None:
-    context = DriverContext(
-        directory=cloud.directory, launch=cloud.launcher, clock=SystemClock(), proxy="http://127.0.0.1:9"
-    )
-    with pytest.raises(ProviderError):
-        await make(cloud.provider(), context).describe(OWNER)

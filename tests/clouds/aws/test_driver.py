@@ -309,12 +309,12 @@ async def test_a_role_is_assumed(cloud: AwsHarness) -> None:
     assert len(cloud.server.overlay.keys) > 1
 
 
-async def test_calls_go_through_the_proxy(cloud: AwsHarness) -> None:
+async def test_prices_are_read_through_the_proxy(cloud: AwsHarness) -> None:
+    """No such host: only the proxy, which is the server here, can have answered."""
     cloud.settings = {"endpoint": "http://ec2.nowhere.invalid"}
-    with pytest.raises(Unknown):
-        await cloud.driver().describe(OWNER)
-    context = replace(cloud.context(), proxy=cloud.server.url)
-    assert await make(cloud.provider(), context).describe(OWNER) == []
+    source = feed(cloud.provider(), replace(cloud.context(), proxy=cloud.server.url))
+    assert source
+    assert (await source.fetch()).prices
 
 
 async def test_no_log_of_the_sdk_holds_the_boot_script(cloud: AwsHarness, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,9 +5,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import (
     CertificateCredential,
     ClientSecretCredential,
@@ -17,9 +19,10 @@ from azure.identity import (
 
 from atoll.group import Provider
 from atoll.host.system import SystemClock
-from providers.azure.account import transport
+from providers.azure.account import answers, transport
 from providers.azure.doctor import ACTIONS, SUBSCRIPTION_ACTIONS, missing, roles
 from providers.azure.setup import Given, credential
+from providers.errors import Auth, ProviderError, Unknown
 from providers.port import Finding
 from providers.registry import feed, make
 from tests.clouds.azure.arm import SUBNET
@@ -75,6 +78,13 @@ def test_the_sdk_retries_nothing_and_waits_for_a_bounded_time() -> None:
     assert chosen["connection_verify"] == "/ca.pem"
     assert chosen["proxies"]["https"] == "http://proxy:3128"
     assert "proxies" not in transport(settings(), ""), "what the environment says holds then"
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, Auth), (400, Auth), (503, Unknown)])
+def test_a_sign_in_that_fails_is_no_refusal(status: int, kind: type[ProviderError]) -> None:
+    answer: Any = SimpleNamespace(status_code=status, reason="why", headers={"content-type": "text/plain"})
+    with pytest.raises(kind), answers():
+        raise ClientAuthenticationError("no token", response=answer)
 
 
 async def test_all_calls_go_through_the_proxy(cloud: AzureHarness) -> None:

@@ -244,7 +244,9 @@ async def test_without_zones_all_of_the_region_is_offered(gcp: GcpHarness) -> No
         *(("n2d-standard-4", zone) for zone in "af"),
     }
     assert not any(shape.spot for shape in await driver(gcp, spot=False).shapes(gcp.book()))
-    assert next(shape for shape in there if shape.name == "e2-medium").slots == Slots(1000, 4 * 2**30, 10 * 2**30)
+    assert next(shape for shape in there if shape.name == "e2-medium").slots == Slots(
+        1000, usable(4 * 2**30), 10 * 2**30
+    )
 
 
 async def test_doctor_names_what_is_wrong_and_prints_the_role(gcp: GcpHarness) -> None:
