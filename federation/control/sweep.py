@@ -82,6 +82,7 @@ class Sweeper:
         driver = self._catalog.driver(account)
         machines = await self._changes.steps.run("sweep.list", lambda: driver.describe(owner))
         async with self._changes.look() as tx:
+            account = await tx.get(Provider, provider) or account  # a person may have said otherwise meanwhile
             rows = {row.id: row for row in await tx.find(Instance, provider=provider)}
         judged = [(_judge(account, machine, rows.get(machine.intent)), machine) for machine in machines]
         found = [(finding, machine) for finding, machine in judged if finding]

@@ -22,7 +22,7 @@ SMALL = Shape(
 
 
 class MemoryCloud:
-    """Obeys the port. `fail` are errors raised by the next creates, and whether the effect comes first; `stops`: it can."""
+    """Obeys the port. `fail` are errors of the next creates, and whether the effect comes first; `stops`: it can."""
 
     def __init__(self, *shapes: Shape) -> None:
         self.offered = list(shapes) or [SMALL]

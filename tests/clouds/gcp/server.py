@@ -1,6 +1,7 @@
 """The fake over HTTP: finds the method, holds request and answer to Google's documents, and strikes faults."""
 
 import json
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -61,6 +62,10 @@ class Server(ThreadingHTTPServer):
         for thread in self._loops:
             thread.join()
         self.world.close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client may be killed at any moment
+            super().handle_error(request, client_address)
 
     def answer(self, verb: str, target: str, raw: bytes, bearer: str = "") -> dict[str, Any]:
         """Return the document that answers a request; raise `Refusal`, or `Dropped` where no answer is to come."""

@@ -1,18 +1,19 @@
 """What must hold whatever a cloud, a person or a lost message does: each defence with the others out of the way."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 
 from atoll.agent import Agent
-from atoll.group import Orphans, Size
+from atoll.group import Orphans, Provider, Size
 from atoll.instance import Instance
 from atoll.plan import Action, Step
 from atoll.slots import Request
 from atoll.states import AgentState, InstanceState, Reason
 from providers.errors import Absent, Throttled, Unknown
-from providers.port import Intent, MachineState
-from tests.fakes.cloud import SMALL
+from providers.port import Intent, Machine, MachineState
+from tests.fakes.cloud import SMALL, MemoryCloud
 from tests.federation.control.ring import CONFIG, Ring, ring, until
 from tunnel import wire
 
@@ -91,6 +92,33 @@ async def orphan(r: Ring) -> str:
 async def swept(r: Ring) -> list[str]:
     events = await r.store.events(0, 1000, ("instance",))
     return [event.message for event in events if event.state == "swept"]
+
+
+class Announced(MemoryCloud):
+    """Runs `meanwhile` while it is listed."""
+
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def describe(self, owner: str) -> list[Machine]:
+        if self.meanwhile:
+            await self.meanwhile()
+        return await super().describe(owner)
+
+
+async def test_what_a_person_says_of_orphans_during_a_listing_counts() -> None:
+    r = Ring(config=replace(CONFIG, sweep_first_s=600.0, sweep_s=600.0))
+    r.cloud = cloud = Announced()
+    await r.start()
+    try:
+        await r.elastic(orphans=Orphans.TERMINATE)
+        key = await orphan(r)
+        row = Provider(name="cloud", kind="memory", orphans=Orphans.REPORT)
+        cloud.meanwhile = lambda: r.control.providers.apply(row)
+        [finding] = await r.control.sweeper.sweep("cloud", dry_run=False)
+        assert (finding.provider_id, finding.action) == (key, Orphans.REPORT)
+        assert [machine.provider_id for machine in r.cloud.live()] == [key]
+    finally:
+        await r.close()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from atoll.slots import Slots
 from providers.errors import Auth, BadRequest, Capacity, Quota, Throttled, Unknown
 from providers.gcp.setup import feed, make
 from providers.port import Driver, Intent, MachineState
+from providers.reserve import usable
 from tests.clouds.gcp.harness import ZONE, GcpHarness
 from tests.clouds.gcp.server import TOKEN
 from tests.clouds.harness import OWNER
