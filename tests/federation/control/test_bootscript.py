@@ -146,7 +146,14 @@ def test_a_crashed_agent_comes_back_and_one_that_is_done_ends_the_machine(machin
 
 def shells(machine: Machine) -> list[int]:
     """Return the machine's shells: what they wait with comes and goes."""
-    return [pid for pid in machine.guests.processes() if (Path(f"/proc/{pid}/comm")).read_text().strip() != "sleep"]
+    return [pid for pid in machine.guests.processes() if _program(pid) != "sleep"]
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return "sleep"  # gone since it was listed
 
 
 def test_it_may_run_again_and_a_later_boot_begins_anew(machine: Machine) -> None:
