@@ -1,6 +1,6 @@
 """A token: a join or API credential, stored only as a hash."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -16,7 +16,8 @@ class Token:
     """A credential. `id` is the SHA-256 of its secret, in hex; the secret itself is never stored.
 
     A join token is bound to a `group` and, for launched machines, to the `instance` it was made for;
-    it has `uses_left` and lapses at `expires_at` (None: never; API tokens only).
+    it has `uses_left` and lapses at `expires_at` (None: never; API tokens only). `keys` are the agents it
+    made, by their keys: a machine whose answer was lost asks again with the key it has.
     """
 
     id: str
@@ -27,5 +28,6 @@ class Token:
     instance: str = ""
     uses_left: int = 1
     expires_at: float | None = None
+    keys: dict[str, str] = field(default_factory=dict)
     created_at: float = 0.0
     version: int = 0

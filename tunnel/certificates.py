@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import hashlib
 import ipaddress
 import re
 import ssl
@@ -137,6 +138,24 @@ def agent_of(certificate_pem: str, csr_pem: str, ca_pem: str) -> str:
     if not same or len(agents) != 1:
         raise Invalid("the certificate signing request is not of the certificate's own key")
     return agents[0].removeprefix(AGENT_URI)
+
+
+def key_of(csr_pem: str) -> str:
+    """Return the SHA-256, in hex, of the public key whose holder signed this request; raise `Invalid` for none."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        request = x509.load_pem_x509_csr(csr_pem.encode())
+        signed = request.is_signature_valid
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        public = request.public_key().public_bytes(serialization.Encoding.DER, form)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        signed, public = False, b""
+    if not signed:
+        raise Invalid("the certificate signing request cannot be read", hint="send a PEM request signed by its own key")
+    return hashlib.sha256(public).hexdigest()
 
 
 def public_key_der(key_pem: bytes) -> bytes:

@@ -70,6 +70,10 @@ class Authority:
         """Return the agent whose certificate (expired or not) and key these are; raise `Invalid` when they are not."""
         return certificates.agent_of(certificate_pem, csr_pem, self.ca_pem)
 
+    def key_of(self, csr_pem: str) -> str:
+        """Return a name of the key that signed a request; raise `Invalid` when it cannot be read."""
+        return certificates.key_of(csr_pem)
+
     def control_context(self) -> ssl.SSLContext:
         """For `ALPN_CONTROL`: a client certificate of this CA is required."""
         context = _server_context(*self._server, ALPN_CONTROL)

@@ -30,6 +30,10 @@ class Authority(Protocol):
         """Return the agent that a certificate of ours, expired or not, names; the request must be of its key."""
         ...
 
+    def key_of(self, csr_pem: str) -> str:
+        """Return a name of the key that signed a request; raise `Invalid` when it cannot be read."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlConfig:

@@ -95,20 +95,38 @@ class Tokens:
             await change.event("token", rows[0].id[:12], "deleted")
 
     async def join(self, secret: str, csr: str, name: str, facts: dict[str, str]) -> Joined:
-        """Use up one use of a join token and make an agent of its group; raise `Unauthorized` when it has none."""
+        """Use up one use of a join token and make an agent of its group; raise `Unauthorized` when it has none.
+
+        Who used it and asks again with the same key, since the answer was lost, is the same agent.
+        """
+        key = self._config.authority.key_of(csr)
         async with self._changes.commit("join.consume") as change:
-            token = await change.tx.consume(token_hash(secret), change.now)
-            if token is None or token.kind is not TokenKind.JOIN:
-                raise Unauthorized(
-                    "this join token is not valid: it is unknown, expired, or already used",
-                    hint="make a new one: atoll token create --site S --group G",
-                )
-            agent = await self._agent(change, token, name, facts)
+            agent = await self._again(change, token_hash(secret), key)
+            if agent is None:
+                agent = await self._first(change, token_hash(secret), key, name, facts)
             certificate = self._config.authority.sign_agent(
                 csr, agent.id, ttl_s=self._config.certificate_s, now=change.now
             )
         self._on_change()
         return Joined(agent=agent, certificate=certificate)
+
+    async def _first(self, change: Change, token_id: str, key: str, name: str, facts: dict[str, str]) -> Agent:
+        token = await change.tx.consume(token_id, change.now)
+        if token is None or token.kind is not TokenKind.JOIN:
+            raise Unauthorized(
+                "this join token is not valid: it is unknown, expired, or already used",
+                hint="make a new one: atoll token create --site S --group G",
+            )
+        agent = await self._agent(change, token, name, facts)
+        await change.tx.update(replace(token, keys=token.keys | {key: agent.id}))
+        return agent
+
+    async def _again(self, change: Change, token_id: str, key: str) -> Agent | None:
+        token = await change.tx.get(Token, token_id)
+        if token is None or key not in token.keys or (token.expires_at or 0.0) <= change.now:
+            return None
+        agent = await change.tx.get(Agent, token.keys[key])
+        return agent if agent and agent.state in KEPT else None
 
     async def renew(self, certificate: str, csr: str) -> str:
         """Return a new certificate for an agent that slept past the end of its last one, for the same key.

@@ -75,6 +75,9 @@ class FakeAuthority:
     server_pin = "c2VydmVyIHBpbg=="
     ca_pem = "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n"
 
+    def key_of(self, csr_pem: str) -> str:
+        return csr_pem
+
     def agent_of(self, certificate_pem: str, csr_pem: str) -> str:
         return certificate_pem.rpartition(" ")[2]
 

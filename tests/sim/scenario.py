@@ -74,7 +74,7 @@ def _more(dice: random.Random) -> dict[str, Any]:
     blows = ("remove", "switch off", "leave", "orphan")
     return {
         "more": [(dice.uniform(5.0, CHAOS_S), dice.choice(blows)) for _ in range(dice.choice((0, 2, 4, 6)))],
-        "cold": {name: dice.choice((0, 1)) for name in ("cheap", "dear")},
+        "cold": {"cheap": 0, "dear": max(dice.choice((0, 1)) for _ in range(2))},  # spot machines never become cold
         "limits": {"dear": {"cpu": dice.choice((8, 12))} if dice.random() < 0.3 else {}},
         "closing": dice.choice(("drain", "now")),
     }

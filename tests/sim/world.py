@@ -47,6 +47,9 @@ class SimAuthority:
     server_pin = "none"
     ca_pem = "ca"
 
+    def key_of(self, csr_pem: str) -> str:
+        return csr_pem
+
     def agent_of(self, certificate_pem: str, csr_pem: str) -> str:
         return certificate_pem.rpartition(" ")[2]
 
@@ -198,7 +201,7 @@ class World:
 
     async def join(self, secret: str, name: str) -> str:
         """Join as a machine does; the answer may get lost."""
-        joined = await self.ask(lambda control: control.tokens.join(secret, "csr", name, {}))
+        joined = await self.ask(lambda control: control.tokens.join(secret, f"key of {name}", name, {}))
         if self._joins_to_lose and not self.calm:
             self._joins_to_lose -= 1
             self.ledger.faults["lost join reply"] += 1

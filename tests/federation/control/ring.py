@@ -31,6 +31,9 @@ class PlainAuthority:
     server_pin = "pin"
     ca_pem = "CA"
 
+    def key_of(self, csr_pem: str) -> str:
+        return csr_pem
+
     def agent_of(self, certificate_pem: str, csr_pem: str) -> str:
         return certificate_pem.rpartition(" ")[2]
 
@@ -166,7 +169,7 @@ class Ring:
                 agent.link.close("test over")
 
     async def _join(self, secret: str, name: str, capacity: Slots | None) -> ScriptedAgent:
-        joined = await self.control.tokens.join(secret, "csr", name, {})
+        joined = await self.control.tokens.join(secret, f"key of {name}", name, {})
         agent = ScriptedAgent(self.network.dialer(joined.agent.id), capacity=capacity)
         self.agents[joined.agent.id] = agent
         await agent.dial()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from atoll.agent import Agent
+from atoll.errors import Unauthorized
 from atoll.group import Orphans, Provider, Size
 from atoll.instance import Instance
 from atoll.plan import Action, Step
@@ -337,3 +338,17 @@ async def test_an_older_machine_that_its_cloud_does_not_know_is_gone() -> None:
             return [row.state for row in await r.control.instances.list()] == ["gone"]
 
         await until(gone, "by the second call's answer alone")
+
+
+async def test_a_machine_whose_join_was_not_answered_joins_again_with_its_key() -> None:
+    async with ring() as r:
+        token, secret = await r.control.tokens.create_join(site="far", group="far")
+        first = await r.control.tokens.join(secret, "key one", "m", {})
+        again = await r.control.tokens.join(secret, "key one", "m", {})
+        assert again.agent.id == first.agent.id
+        assert [agent.id for agent in await r.control.agents.list()] == [first.agent.id]
+        with pytest.raises(Unauthorized):
+            await r.control.tokens.join(secret, "key two", "m", {})
+        await r.control.tokens.delete(token.id)
+        with pytest.raises(Unauthorized):
+            await r.control.tokens.join(secret, "key one", "m", {})
