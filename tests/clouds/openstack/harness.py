@@ -19,6 +19,7 @@ from providers.openstack.rights import RULES
 from providers.port import INTENT_TAG, OWNER_TAG, Driver, Intent
 from providers.prices.book import Book
 from providers.registry import DriverContext, make
+from tests.clouds.guests import Guests
 from tests.clouds.harness import FAULTS, OWNER, Seen
 from tests.clouds.openstack.faults import Faults
 from tests.clouds.openstack.front import Front
@@ -86,6 +87,13 @@ class OpenStackHarness:
     def start(self) -> None:
         self.cloud.operator.clean()
         self.cloud.faults.clear()
+
+    @property
+    def guests(self) -> Guests:
+        return self.cloud.operator.guests
+
+    def made(self) -> list[str]:
+        return self.cloud.operator.made()
 
     def provider(self) -> Provider:
         key, secret = self.cloud.credential

@@ -4,6 +4,7 @@ import base64
 import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from providers.port import INTENT_TAG, OWNER_TAG, MachineState
 from tests.clouds.guests import Guests
 from tests.clouds.harness import Seen
 from tests.openstack.seed import QUOTA, admin
-from tests.openstack.server import HOW
+from tests.openstack.server import HOW, MADE
 from tests.openstack.stack import ZONES, Stack
 
 VERSION = "2.67"
@@ -20,6 +21,24 @@ STATES = {
     "error": MachineState.ENDING, "deleted": MachineState.ENDED, "soft-delete": MachineState.ENDED,
 }  # fmt: skip
 CLEAN_S = 30.0
+
+
+class FarGuests(Guests):
+    """Machines that nova's process boots: it is told what stands before their commands."""
+
+    def __init__(self, directory: Path) -> None:
+        self._prefix: tuple[str, ...] = ()
+        self.tell: Callable[[], None] = lambda: None
+        super().__init__(directory)
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        return self._prefix
+
+    @prefix.setter
+    def prefix(self, words: tuple[str, ...]) -> None:
+        self._prefix = tuple(words)
+        self.tell()
 
 
 class Operator:
@@ -37,6 +56,8 @@ class Operator:
         self.image: str = self._cloud.image.find_image("debian-12").id
         self.network: str = self._cloud.network.find_network("private").id
         self._member = self._cloud.identity.find_user("demo")
+        self.guests = FarGuests(stack.guests)
+        self.guests.tell = lambda: self.how({})
 
     def servers(self) -> list[dict[str, Any]]:
         return self._pages("servers", "all_tenants=1")
@@ -75,9 +96,9 @@ class Operator:
                 self._member_may = well
 
     def how(self, how: dict[str, Any]) -> None:
-        """Say how guests are booted from now on."""
+        """Say how guests are booted from now on, besides where."""
         path: Path = self._stack.guests / HOW
-        path.with_suffix(".new").write_text(json.dumps(how))
+        path.with_suffix(".new").write_text(json.dumps({"prefix": self.guests.prefix, **how}))
         path.with_suffix(".new").rename(path)
 
     def create(self, body: dict[str, Any]) -> str:
@@ -102,7 +123,7 @@ class Operator:
         self.enable_member(True)
         self.set_hosts({})
         self.set_quota()
-        self.how({})
+        self.guests.prefix = ()
         deadline = time.monotonic() + CLEAN_S
         asked: set[str] = set()
         while servers := self.servers():
@@ -113,9 +134,15 @@ class Operator:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"servers that cannot be deleted: {servers}")
             time.sleep(0.05)
+        (self._stack.guests / MADE).unlink(missing_ok=True)
+
+    def made(self) -> list[str]:
+        """Return the intent of every machine that a host was ever given, whatever became of it."""
+        path = self._stack.guests / MADE
+        return path.read_text().split() if path.exists() else []
 
     def leftovers(self) -> list[int]:
-        return Guests(self._stack.guests).processes()
+        return self.guests.processes()
 
     def _pages(self, kind: str, query: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []

@@ -15,7 +15,7 @@ from nova.compute import power_state  # type: ignore[import-not-found]
 from nova.virt import fake, hardware  # type: ignore[import-not-found]
 
 from tests.clouds.guests import Guests
-from tests.openstack.server import GPUS, HOW
+from tests.openstack.server import GPUS, HOW, MADE
 
 FOLDER = Path(os.environ.get("ATOLL_TEST_GUESTS", "/nonexistent"))
 
@@ -42,6 +42,9 @@ class GuestDriver(fake.FakeDriver):  # type: ignore[misc]
 
     def spawn(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
         super().spawn(context, instance, *args, **kwargs)
+        if intent := instance.metadata.get("atoll-intent"):
+            with (FOLDER / MADE).open("a") as made:
+                made.write(f"{intent}\n")
         self._boot(instance)
 
     def destroy(self, context: Any, instance: Any, *args: Any, **kwargs: Any) -> None:
