@@ -93,7 +93,7 @@ check-openstack: venv $(SERVERS)/.installed ## the openstack driver against a re
 		{ echo "make: MariaDB is needed (Debian: apt-get install mariadb-server)" >&2; exit 1; }
 	$(BIN)/python -m tests.openstack prepare
 	ATOLL_TEST_OPENSTACK=required $(BIN)/python -m pytest -q tests/openstack tests/providers/openstack \
-		tests/contracts/providers -k openstack
+		tests/contracts/providers tests/e2e/test_clouds.py -k openstack
 
 .PHONY: format
 format: venv ## rewrite the sources in the house's format

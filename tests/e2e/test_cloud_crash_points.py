@@ -95,7 +95,7 @@ PARAMETERS = [
     pytest.param(
         name, marks=[pytest.mark.xdist_group(f"cloud-{name}"), *([pytest.mark.crash] if name != "aws" else [])]
     )
-    for name in every.REAL
+    for name in ("aws", "gcp", "azure")  # OpenStack's creates take seconds: its lives need points of their own
 ]
 
 
