@@ -30,6 +30,10 @@ def until(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
+def program(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
 def test_processes_are_ended_by_their_pids(tmp_path: Path) -> None:
     processes = Processes(tmp_path)
     processes.start("a", ["sleep", "60"], os.environ, tmp_path)
@@ -55,7 +59,7 @@ def test_they_end_when_the_test_run_is_killed(tmp_path: Path) -> None:
     assert starter.stdout
     try:
         assert starter.stdout.readline() == "started\n"
-        assert until(lambda: len(Processes(tmp_path).alive()) == 2)
+        assert until(lambda: [program(pid) for pid in Processes(tmp_path).alive()] == ["sleep", "sleep"])
     finally:
         starter.send_signal(signal.SIGKILL)
         starter.wait(10)

@@ -93,6 +93,7 @@ def test_hostile_names_are_quoted() -> None:
 
 def test_a_machine_whose_agent_never_comes_up_ends_itself(machine: Machine) -> None:
     machine.boot(script(boot_s=1), agent="exit 1")
+    machine.wait(lambda: machine.starts() >= 1)
     machine.wait(lambda: not machine.on)
     assert "atoll: this machine ends: nothing has let it live longer" in machine.console
 
