@@ -68,7 +68,7 @@ structure: venv ## sizes, docstrings, pure cores, wheel, links
 
 .PHONY: test
 test: venv ## all tests but those with targets of their own (check-vm, check-crash)
-	$(BIN)/python -m pytest -n 3 --dist loadgroup -m "not vm and not crash"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not vm and not crash"
 
 .PHONY: check-vm
 check-vm: venv system ## the boot script on a virtual machine, from its user data to its own end (minutes)

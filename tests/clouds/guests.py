@@ -105,9 +105,13 @@ class Guests:
         with self._lock:
             booted = self._booted.pop(key, None)
         _end(self._base(key))
-        if booted is not None:
+        while booted is not None and booted.poll() is None:
+            # A process in the middle of its exec shows no environment: it was missed.
+            with suppress(ProcessLookupError):
+                os.killpg(booted.pid, signal.SIGKILL)
             with suppress(subprocess.TimeoutExpired):
-                booted.wait(1.0)
+                booted.wait(0.2)
+        _end(self._base(key))
 
     def discard(self, key: str) -> None:
         """Switch a guest off and delete its disk; what it printed stays."""
