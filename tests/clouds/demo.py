@@ -18,7 +18,6 @@ from atoll.client.stream import LogChunk
 from atoll.client.views import SessionView
 from atoll.document import group, provider
 from atoll.errors import AtollError
-from atoll.money import PER_UNIT
 from tests.clouds import every
 from tests.clouds.harness import Harness
 
@@ -87,8 +86,8 @@ def _verify(the_play: Play, cloud: Harness, works: list[Work]) -> list[str]:
     usage = the_play.client.usage()
     print(
         f"\n{len(views)} sessions: {', '.join(f'{count} at {site}' for site, count in places.items())}; "
-        f"{len(the_play.instances)} machines cost {usage.session_cost / PER_UNIT:.6f} USD, "
-        f"on demand {usage.on_demand_cost / PER_UNIT:.6f}; {time.monotonic() - the_play.begun:.0f} s"
+        f"{len(the_play.instances)} machines cost {usage.session_cost:.6f} USD, "
+        f"on demand {usage.on_demand_cost:.6f}; {time.monotonic() - the_play.begun:.0f} s"
     )
     return wrong
 
