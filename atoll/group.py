@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from atoll.hours import Hours
 from atoll.price import PriceRules
 from atoll.slots import Request
 
@@ -23,25 +24,42 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HotTime:
+    """That a hot pool has another size at some hours of the week."""
+
+    hours: Hours
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pools:
     """Spare capacity kept ready.
 
     `hot` asks that a session of this size could start at once, `hot_count` times over (0: no hot
-    pool); `cold` is a number of stopped instances, where the provider can stop and start. Only on-demand
-    instances become cold: a cloud takes spot ones back also while they are stopped, and EC2 stops none.
+    pool), or as often as the first of `hot_times` says that holds; `predict` adds what the group's own history
+    expects for the time a launch takes. `cold` is a number of stopped instances, where the provider can stop and
+    start. Only on-demand instances become cold: a cloud takes spot ones back also while they are stopped, and EC2
+    stops none.
     """
 
     hot: Request = Request()
     hot_count: int = 0
+    hot_times: tuple[HotTime, ...] = ()
+    predict: bool = False
     cold: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleDown:
-    """When an empty agent may be ended: idle this many seconds, and none within `cooldown_s` of growth."""
+    """When an empty agent may be ended: idle this many seconds, and none within `cooldown_s` of growth.
+
+    `consolidate` lets sessions that can take a checkpoint be moved off agents that few of them use, so that these
+    can be ended.
+    """
 
     idle_s: float = 60.0
     cooldown_s: float = 30.0
+    consolidate: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +69,8 @@ class Group:
     `shapes` limits an elastic group to these machine types (empty: any of its provider) and `spot` to
     spot (True) or on-demand (False) offers (None: both). `boot_s` is how long a launch may take before
     it counts as failed, `lease_s` how long an idle instance outlives a control plane it cannot reach,
-    `max_life_s` the hard cap after which an instance ends itself.
+    `max_life_s` the hard cap after which an instance ends itself. `hours` are when its agents take new sessions
+    (empty: always), `driver` is the GPU driver its machines come with, as numbers.
     """
 
     name: str
@@ -66,6 +85,8 @@ class Group:
     boot_s: float = 900.0
     lease_s: float = 900.0
     max_life_s: float = 7 * 86400.0
+    hours: tuple[Hours, ...] = ()
+    driver: tuple[int, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     created_at: float = 0.0
     version: int = 0

@@ -12,7 +12,8 @@ class Shape:
 
     `price` is micro-units an hour; `None` means the catalogue has no price: such a shape is never
     chosen, and 0 never wins either. `start_s` is the usual time from create to joined.
-    `catalogue` names the price list and its date (I16).
+    `catalogue` names the price list and its date (I16). The cloud charges by `billing_s` begun. `interruptions`
+    is how often an hour a machine is taken away, as far as known (None: unknown; on-demand 0).
     """
 
     provider: str
@@ -23,6 +24,8 @@ class Shape:
     spot: bool = False
     start_s: float = 60.0
     catalogue: str = ""
+    billing_s: float = 1.0
+    interruptions: float | None = None
 
     @property
     def key(self) -> str:

@@ -20,6 +20,32 @@ def expected_cost(price: int, expected_s: float, start_s: float = 0.0) -> int:
     return money.cost(price, expected_s + start_s) + round(start_s * WAIT_VALUE)
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an offer's expected total is made of, in micro-units.
+
+    `run` is the money for start and run, `delay` the worth of waiting for the start, `egress` what bringing the
+    data costs, `risk` the work that an interruption is expected to cost, `scarcity` what others would lose for
+    want of the slots. All but the first three are no money: they decide between offers, nobody pays them.
+    """
+
+    run: int = 0
+    delay: int = 0
+    egress: int = 0
+    risk: int = 0
+    scarcity: int = 0
+
+    @property
+    def total(self) -> int:
+        """What offers are ranked by."""
+        return self.run + self.delay + self.egress + self.risk + self.scarcity
+
+    @property
+    def money(self) -> int:
+        """What is paid: the part that `max_total` and budgets count."""
+        return self.run + self.egress
+
+
 class OfferKind(StrEnum):
     """What taking the offer means."""
 
@@ -27,11 +53,16 @@ class OfferKind(StrEnum):
     PENDING = "pending"  # room on an instance that is being made already
     COLD = "cold"  # start a stopped instance
     LAUNCH = "launch"  # make a new instance
+    WAIT = "wait"  # slots of an agent that are expected to fall free
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """A waiting session as the router and the autoscaler see it: sizes, limits and times, nothing else."""
+    """A waiting session as the router and the autoscaler see it: sizes, limits and times, nothing else.
+
+    `queued_at` and `due_at` (when it should have ended; None: whenever) are Unix seconds; `data` are bytes at
+    site `near`.
+    """
 
     session: str
     request: Request
@@ -44,6 +75,16 @@ class Demand:
     priority: int = 0
     protect: bool = False
     queued_at: float = 0.0
+    project: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    near: str = ""
+    data: int = 0
+    together: bool = False
+    spread: bool = False
+    max_total: int | None = None
+    due_at: float | None = None
+    preemptible: bool = False
+    checkpoint: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +93,8 @@ class Offer:
 
     `target` is an agent id, an instance id, or a shape key; `price` is micro-units an hour for the
     member's share of the machine, `cost` the expected total in micro-units for `expected_s`, start
-    delay included: offers are ranked by it.
+    delay included: offers are ranked by it, and `parts` says what it is made of. Of slots that are expected to
+    fall free, `start_s` is when.
     """
 
     kind: OfferKind
@@ -64,6 +106,7 @@ class Offer:
     cost: int
     start_s: float = 0.0
     spot: bool = False
+    parts: Cost = Cost()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +134,8 @@ class Decision:
     """What was decided for a session, with everything that `atoll why` shows.
 
     On `place`, `taken` has one offer a member in rank order. `ranked` are the best alternatives and
-    `rejected` the reasons against the others (both cut to a few dozen; `considered` counts all).
+    `rejected` the reasons against the others (both cut to a few dozen; `considered` counts all). `preempts`
+    are the sessions that make room for a waiting one.
     """
 
     session: str
@@ -103,4 +147,5 @@ class Decision:
     ranked: tuple[Offer, ...] = ()
     rejected: tuple[Rejection, ...] = ()
     considered: int = 0
+    preempts: tuple[str, ...] = ()
     on_demand_price: int | None = None

@@ -17,17 +17,31 @@ class SessionType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where a session may run: `sites` and `groups` it is limited to (empty: any)."""
+    """Where a session may run: `sites` and `groups` it is limited to (empty: any), `labels` the place must have.
+
+    `near` names the site where its data is; `data` bytes of it are brought to wherever the session runs, at that
+    site's price for what leaves it. Members of a gang are put at one site where one has room, else at sites of one
+    region; `together` makes one site a condition, `spread` asks for as many sites as there are instead.
+    """
 
     sites: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    near: str = ""
+    data: int = 0
+    together: bool = False
+    spread: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostLimits:
-    """What a session may cost: `max_price` in micro-units an hour for its slots; `spot` False refuses spot."""
+    """What a session may cost: `max_price` in micro-units an hour for a member's slots, `max_total` in micro-units.
+
+    `max_total` bounds the expected total of all members, from the expected run time; `spot` False refuses spot.
+    """
 
     max_price: int | None = None
+    max_total: int | None = None
     spot: bool = True
 
 
@@ -35,14 +49,35 @@ class CostLimits:
 class Lifetime:
     """How long: `max` seconds of running, `protect` against scale-in, `grace` seconds between TERM and KILL.
 
-    `expected` (seconds) is the user's estimate: the router weighs price against start delay with it.
+    `expected` (seconds) is the user's estimate: the router weighs price against start delay with it. A session
+    that has run for `protect_after` seconds is protected from then on. It should have ended `deadline` seconds
+    after it was submitted; it expires when nothing could start it within `max_wait`.
     """
 
     max: float | None = None
     protect: bool = False
+    protect_after: float | None = None
     grace: float = 10.0
     expected: float = 600.0
     max_wait: float | None = None
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """That a session can save its state and go on elsewhere: whoever gives this opts in to being moved.
+
+    It is told by `signal`, saves its state where it will find it again (its own shared storage), and exits with
+    `exit_code` within `grace` seconds; it is then started anew, with `ATOLL_RESUMED=1`, and takes up what it saved.
+    One that does not exit in time is left running where it is. `lost` is the work (seconds) that a move costs it,
+    by the user's estimate; it is moved at most once in `every` seconds of running. 85 is HTCondor's convention.
+    """
+
+    signal: str = "USR1"
+    exit_code: int = 85
+    grace: float = 60.0
+    lost: float = 60.0
+    every: float = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +98,8 @@ class SessionSpec:
     """What a user asks for. `resources` are for each of `nodes` members; all start or none does.
 
     `apps` maps an app's name to the port it listens on (0: the agent picks a free one); the process finds
-    it in `ATOLL_APP_<NAME>_PORT`. `stdin` is given to rank 0.
+    it in `ATOLL_APP_<NAME>_PORT`. `stdin` is given to rank 0. A `preemptible` session may be put back into the
+    queue for one of higher priority.
     """
 
     command: tuple[str, ...]
@@ -81,6 +117,8 @@ class SessionSpec:
     retry: Retry = Retry()
     apps: dict[str, int] = field(default_factory=dict)
     priority: int = 0
+    preemptible: bool = False
+    checkpoint: Checkpoint | None = None
     labels: dict[str, str] = field(default_factory=dict)
 
 
@@ -115,6 +153,26 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moving:
+    """A move that is under way: the session was asked for a checkpoint, and `to` holds the slots it will resume on.
+
+    Empty `to`: it goes back to the queue. `until` is when its grace ends (Unix seconds): a session that still runs
+    then stays where it is, and what was held for it is free again. `saving` and `lost` (micro-units) are what was
+    expected of the move.
+    """
+
+    reason: Reason
+    message: str
+    to: tuple[Member, ...] = ()
+    site: str = ""
+    group: str = ""
+    asked_at: float = 0.0
+    until: float = 0.0
+    saving: int = 0
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """A session as stored and as shown.
 
@@ -122,7 +180,8 @@ class Session:
     the current attempt's. `instance` is the launch it waits for. `cost` (micro-units) is settled up to
     the last ended attempt; while it runs, `price` (micro-units an hour) accrues since `started_at`.
     `on_demand_price` is the cheapest on-demand offer's price when it was placed. `stopping_as` is the
-    end a session in `stopping` goes to.
+    end a session in `stopping` goes to. `moving` is set while it takes a checkpoint to go elsewhere; `moves`
+    counts how often it went, `moved_at` is when it last did. `approved_by` is who approved it where its policy asks.
     """
 
     id: str
@@ -142,6 +201,10 @@ class Session:
     stopping_as: SessionState | None = None
     exit_code: int | None = None
     interruptions: int = 0
+    moving: Moving | None = None
+    moves: int = 0
+    moved_at: float | None = None
+    approved_by: str = ""
     cost: int = 0
     price: int = 0
     on_demand_price: int | None = None

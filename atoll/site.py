@@ -11,12 +11,14 @@ class Site:
 
     `price` is what an hour of a whole agent of a fixed group costs here in micro-units (power,
     depreciation); machines made by a provider bring their own price. `upkeep` is what it was computed from,
-    None where it was given as it is.
+    None where it was given as it is. `egress` is what a GiB that leaves the site costs. Sites with the same label
+    `region` are near each other.
     """
 
     name: str
     labels: dict[str, str] = field(default_factory=dict)
     price: int = 0
     upkeep: Upkeep | None = None
+    egress: int = 0
     created_at: float = 0.0
     version: int = 0

@@ -84,15 +84,24 @@ class Slots:
 
 @dataclass(frozen=True, slots=True)
 class GpuRequest:
-    """Devices asked for: `milli` thousandths, any of `models` (empty: any), at least `memory` bytes each."""
+    """Devices asked for: `milli` thousandths, any of `models` (empty: any), `memory` to `memory_max` bytes each.
+
+    `memory_max` 0 is no limit. `driver` is the oldest driver that will do, as numbers (`(550, 54)`; empty: any).
+    """
 
     milli: int = 0
     models: tuple[str, ...] = ()
     memory: int = 0
+    memory_max: int = 0
+    driver: tuple[int, ...] = ()
 
     def allows(self, gpu: Gpu) -> bool:
-        """Say whether a device of this model may be used, regardless of how many are free."""
-        return (not self.models or gpu.model in self.models) and gpu.memory >= self.memory
+        """Say whether a device of this model may be used, regardless of how many are free and of its driver."""
+        return (
+            (not self.models or gpu.model in self.models)
+            and gpu.memory >= self.memory
+            and (not self.memory_max or gpu.memory <= self.memory_max)
+        )
 
 
 @dataclass(frozen=True, slots=True)
