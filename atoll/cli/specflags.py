@@ -20,14 +20,33 @@ def add(parser: Parser) -> None:
     size.add_argument("--gpu", metavar="COUNT", help="GPUs: 1, 0.5")
     size.add_argument("--gpu-model", metavar="MODEL", action="append", help="GPU model; may be repeated: any of them")
     size.add_argument("--gpu-memory", metavar="BYTES", help="least memory of each GPU: 24GiB")
+    size.add_argument("--gpu-driver", metavar="VERSION", help="oldest GPU driver that will do: 550")
     size.add_argument("--nodes", type=int, metavar="N", help="members of a gang: all start, or none")
     place = parser.add_argument_group("where and for how much")
     place.add_argument("--site", action="append", help="only at this site; may be repeated")
     place.add_argument("--group", action="append", help="only in this group; may be repeated")
+    place.add_argument(
+        "--place-label", action="append", metavar="K=V", help="only where this label is; may be repeated"
+    )
+    place.add_argument("--near", metavar="SITE", help="the site where its data is")
+    place.add_argument("--data", metavar="BYTES", help="how much of it is brought to where the session runs: 200GiB")
+    together = place.add_mutually_exclusive_group()
+    together.add_argument("--together", action="store_true", help="all members of a gang at one site, or wait")
+    together.add_argument("--spread", action="store_true", help="members of a gang over as many sites as there are")
     place.add_argument("--max-price", type=float, metavar="PRICE", help="most an hour, in units: 0.81")
+    place.add_argument("--max-total", type=float, metavar="AMOUNT", help="most in all, by --expected, in units: 25")
     place.add_argument("--no-spot", action="store_true", help="no machines that a cloud may take back")
     life = parser.add_argument_group("lifetime")
     life.add_argument("--protect", action="store_true", help="never end its agent to save money")
+    life.add_argument("--protect-after", metavar="TIME", help="the same, once it has run this long: 2h")
+    life.add_argument("--deadline", metavar="TIME", help="should have ended this long from now: 8h")
+    life.add_argument(
+        "--checkpoint",
+        action="store_true",
+        help="it saves its state at USR1, exits with code 85, and may then go on elsewhere",
+    )
+    life.add_argument("--checkpoint-signal", metavar="SIGNAL", help="the same, at another signal: TERM")
+    life.add_argument("--preemptible", action="store_true", help="may go back to the queue for a higher priority")
     life.add_argument("--max-lifetime", metavar="TIME", help="end it after running this long: 2h")
     life.add_argument("--grace", metavar="TIME", help="between TERM and KILL (default 10s)")
     life.add_argument("--expected", metavar="TIME", help="how long you think it runs: weighs price against start (10m)")
@@ -46,13 +65,29 @@ def document(args: argparse.Namespace, command: Sequence[str] | None = None) -> 
     for key in ("nodes", "type", "priority"):
         if (value := getattr(args, key)) is not None:
             doc[key] = value
+    if args.preemptible:
+        doc["preemptible"] = True
+    if args.checkpoint or args.checkpoint_signal:
+        _into(doc, "checkpoint", signal=args.checkpoint_signal)
+        doc.setdefault("checkpoint", True)
     _into(doc, "resources", cpu=args.cpu, memory=args.memory, disk=args.disk, gpu=_gpu(doc, args))
-    _into(doc, "placement", sites=args.site, groups=args.group)
-    _into(doc, "cost", max_price=args.max_price, spot=False if args.no_spot else None)
+    _into(
+        doc,
+        "placement",
+        sites=args.site,
+        groups=args.group,
+        labels=pairs(args.place_label, "--place-label") or None,
+        near=args.near,
+        data=args.data,
+        together=args.together or None,
+        spread=args.spread or None,
+    )
+    _into(doc, "cost", max_price=args.max_price, max_total=args.max_total, spot=False if args.no_spot else None)
     _into(
         doc,
         "lifetime",
-        protect=args.protect or None,
+        protect=args.protect_after or args.protect or None,
+        deadline=args.deadline,
         max=args.max_lifetime,
         grace=args.grace,
         expected=args.expected,
@@ -74,7 +109,7 @@ def pairs(words: Sequence[str] | None, flag: str) -> dict[str, str]:
 
 
 def _gpu(doc: dict[str, Any], args: argparse.Namespace) -> Any:
-    given = {"count": args.gpu, "name": args.gpu_model, "memory": args.gpu_memory}
+    given = {"count": args.gpu, "name": args.gpu_model, "memory": args.gpu_memory, "driver": args.gpu_driver}
     given = {key: value for key, value in given.items() if value is not None}
     if not given:
         return None
@@ -86,6 +121,8 @@ def _into(doc: dict[str, Any], section: str, **given: Any) -> None:
     values = {key: value for key, value in given.items() if value is not None}
     if values:
         below = doc.get(section) or {}
+        if below is True:
+            below = {}
         if not isinstance(below, dict):
             raise Invalid(f"session.{section} must be a mapping", hint=f"write keys below {section}:")
         doc[section] = {**below, **values}

@@ -1,5 +1,6 @@
 """Documents: what is read, what is refused and how, and that dumping loses nothing."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoll import document as doc
+from atoll.document import session as doc_session
 from atoll.errors import Invalid
-from atoll.group import Group, GroupKind, Orphans, Pools, Provider, ScaleDown, Size
-from atoll.session import CostLimits, Lifetime, Placement, Retry, SessionSpec, SessionType
+from atoll.group import Group, GroupKind, HotTime, Orphans, Pools, Provider, ScaleDown, Size
+from atoll.hours import Hours
+from atoll.session import Checkpoint, CostLimits, Lifetime, Placement, Retry, SessionSpec, SessionType
 from atoll.site import Site
 from atoll.slots import GIB, GpuRequest, Request
 
@@ -22,7 +25,33 @@ gpus = st.builds(
     GpuRequest,
     milli=st.integers(1, 10**5),
     models=st.lists(st.sampled_from(["L4", "H100", "A10"]), max_size=2).map(tuple),
-    memory=st.integers(0, 2**50),
+    memory=st.integers(0, 2**30),
+    memory_max=st.one_of(st.just(0), st.integers(2**30, 2**50)),
+    driver=st.lists(st.integers(0, 999), max_size=3).map(tuple),
+)
+hours = st.builds(
+    Hours,
+    days=st.tuples(st.integers(0, 6), st.integers(1, 7)).map(lambda d: tuple((d[0] + n) % 7 for n in range(d[1]))),
+    start=st.integers(0, 719),
+    end=st.integers(720, 1440),
+    zone=st.sampled_from(["UTC", "Asia/Seoul", "America/Argentina/Buenos_Aires"]),
+)
+placements = st.builds(
+    Placement,
+    sites=st.lists(names).map(tuple),
+    groups=st.lists(names).map(tuple),
+    labels=mappings,
+    near=names,
+    data=st.integers(0, 2**50),
+    together=st.booleans(),
+).map(lambda placement: placement if placement.together else replace(placement, spread=True))
+checkpoints = st.builds(
+    Checkpoint,
+    signal=st.sampled_from(doc_session.SIGNALS),
+    exit_code=st.integers(1, 127),
+    grace=st.integers(1, 3600).map(float),
+    lost=seconds,
+    every=seconds,
 )
 requests = st.builds(
     Request,
@@ -41,12 +70,20 @@ sessions = st.builds(
     stdin=texts,
     resources=requests,
     nodes=st.integers(1, 64),
-    placement=st.builds(Placement, sites=st.lists(names).map(tuple), groups=st.lists(names).map(tuple)),
-    cost=st.builds(CostLimits, max_price=st.one_of(st.none(), money), spot=st.booleans()),
+    placement=st.one_of(st.just(Placement()), placements),
+    cost=st.builds(
+        CostLimits,
+        max_price=st.one_of(st.none(), money),
+        max_total=st.one_of(st.none(), money),
+        spot=st.booleans(),
+    ),
+    preemptible=st.booleans(),
+    checkpoint=st.one_of(st.none(), st.just(Checkpoint()), checkpoints),
     lifetime=st.builds(
         Lifetime,
         max=st.one_of(st.none(), seconds),
-        protect=st.booleans(),
+        protect_after=st.one_of(st.none(), seconds),
+        deadline=st.one_of(st.none(), seconds),
         grace=st.floats(0, 3600),
         expected=seconds,
         max_wait=st.one_of(st.none(), seconds),
@@ -65,8 +102,17 @@ elastic = st.builds(
     shapes=st.lists(names).map(tuple),
     spot=st.sampled_from([None, True, False]),
     size=st.integers(0, 9).flatmap(lambda low: st.builds(Size, min=st.just(low), max=st.integers(low, 99))),
-    pools=st.builds(Pools, hot=requests, hot_count=st.integers(0, 9), cold=st.integers(0, 9)),
-    scale_down=st.builds(ScaleDown, idle_s=seconds, cooldown_s=seconds),
+    pools=st.builds(
+        Pools,
+        hot=requests,
+        hot_count=st.integers(0, 9),
+        hot_times=st.lists(st.builds(HotTime, hours=hours, count=st.integers(0, 9)), max_size=2).map(tuple),
+        predict=st.booleans(),
+        cold=st.integers(0, 9),
+    ),
+    scale_down=st.builds(ScaleDown, idle_s=seconds, cooldown_s=seconds, consolidate=st.booleans()),
+    hours=st.lists(hours, max_size=2).map(tuple),
+    driver=st.lists(st.integers(0, 999), max_size=3).map(tuple),
     boot_s=seconds,
     lease_s=seconds,
     max_life_s=seconds,
@@ -99,7 +145,7 @@ def test_a_dumped_provider_reads_back_equal(provider: Provider) -> None:
     assert doc.provider(doc.dump_provider(provider)) == provider
 
 
-@given(st.builds(Site, name=names, labels=mappings, price=money))
+@given(st.builds(Site, name=names, labels=mappings, price=money, egress=money))
 def test_a_dumped_site_reads_back_equal(site: Site) -> None:
     assert doc.site(doc.dump_site(site)) == site
 
