@@ -75,6 +75,7 @@ class Run:
             apps=self.apps,
             out=entry.out,
             err=entry.err,
+            asked=entry.asked_at > 0.0,
         )
 
 
@@ -153,6 +154,8 @@ class Core:
     def _unlinked(self, _event: events.Unlinked, _now: float) -> None:
         self.registered = False
         self._hello_at = None
+        for run in self.runs.values():
+            self._keep(run)
 
     def _contact_made(self, event: events.Contact, _now: float) -> None:
         if self.contact is None or event.at > self.contact:
@@ -161,6 +164,7 @@ class Core:
             lease = run.entry.lease_s
             if run.live and lease and self.contact > run.entry.contact + lease / CONTACT_STEPS:
                 self._record(run, contact=self.contact)
+                self._keep(run)
 
     def _received(self, event: events.Received, now: float) -> None:
         self._MESSAGES[type(event.message)](self, event.message, now)
@@ -193,6 +197,13 @@ class Core:
         run = self.runs.get(event.run)
         if run is not None and run.live:
             self._close(run, now, reason=str(Reason.START_FAILED), message=event.message)
+
+    def _signal_refused(self, event: events.SignalRefused, _now: float) -> None:
+        run = self.runs.get(event.run)
+        if run is not None and run.live:
+            asked_at = run.entry.asked_at
+            self._record(run, asked_at=0.0)
+            self._refuse_checkpoint(event.run, asked_at, event.message)
 
     def _notice_seen(self, event: events.NoticeSeen, now: float) -> None:
         self._notice = (now + event.in_s, event.message)
@@ -248,7 +259,8 @@ class Core:
             self._close(run, now, reason=str(Reason.NOT_ADOPTED), message=refusal)
             return
         self._do(events.JournalPut(entry))
-        self._do(events.Spawn(message.run, message.spec, message.slots, message.env, entry.gpus))
+        until = self._lease_end(run)
+        self._do(events.Spawn(message.run, message.spec, message.slots, message.env, entry.gpus, until))
         self._report(run)
 
     def _refusal(self, message: wire.Start) -> str:
@@ -276,6 +288,30 @@ class Core:
             self._terminate(run, now + max(0.0, message.grace))
         else:
             self._report(run)
+
+    def _checkpoint(self, message: wire.Checkpoint, _now: float) -> None:
+        """Pass a request for a checkpoint on, at most once: journaled first, so that no restart repeats it.
+
+        The run is never ended for it: one that does not exit in its time runs on here, and the control plane,
+        whose clock the time is counted by, gives the move up.
+        """
+        run = self.runs.get(message.run)
+        if run is None:
+            self._refuse_checkpoint(message.run, message.asked_at, "this agent does not know the run")
+        elif not run.live:
+            self._report(run)
+        elif run.entry.asked_at == message.asked_at:
+            return
+        elif run.state is _STARTING or run.terminated:
+            why = "it is being stopped" if run.terminated else "its process has yet to start"
+            self._refuse_checkpoint(message.run, message.asked_at, why)
+        else:
+            self._record(run, asked_at=message.asked_at)
+            self._do(events.Signal(message.run, message.signal))
+
+    def _refuse_checkpoint(self, run: str, asked_at: float, why: str) -> None:
+        if self.registered:
+            self._do(events.Send(wire.NoCheckpoint(run=run, asked_at=asked_at, message=why)))
 
     def _forget_message(self, message: wire.Forget, _now: float) -> None:
         self._forget(message.runs)
@@ -357,6 +393,12 @@ class Core:
             return None
         heard = run.entry.contact if self.contact is None else max(run.entry.contact, self.contact)
         return heard + run.entry.lease_s * (1 - 2 * DRIFT)
+
+    def _keep(self, run: Run) -> None:
+        """Let an exclusive run live to the end of its lease, should this process not be there to end it (I8)."""
+        until = self._lease_end(run)
+        if run.live and until is not None:
+            self._do(events.Keep(run.entry.run, until))
 
     def _lease_grace(self, run: Run) -> float:
         return min(run.entry.grace, run.entry.lease_s * DRIFT)
@@ -454,6 +496,7 @@ class Core:
         events.RuntimeStarted: _runtime_started,
         events.RuntimeExited: _runtime_exited,
         events.StartFailed: _start_failed,
+        events.SignalRefused: _signal_refused,
         events.NoticeSeen: _notice_seen,
         events.LeaveAsked: _leave_asked,
         events.Tick: _tick,
@@ -462,6 +505,7 @@ class Core:
         wire.Welcome: _welcome,
         wire.Start: _start,
         wire.Stop: _stop,
+        wire.Checkpoint: _checkpoint,
         wire.Forget: _forget_message,
         wire.Cordon: _cordon,
         wire.Leave: _told_to_leave,

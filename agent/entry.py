@@ -8,7 +8,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     `gpus` are the device UUIDs it holds (with `gpu_milli` thousandths of each). `contact` is the agent's
     monotonic time of the last proof that the control plane heard it, for runs with an exclusive lease of
-    `lease_s` seconds. `ending` is the reason code once the agent itself decided to end the run. The
+    `lease_s` seconds. `asked_at` names the last request for a checkpoint that was passed on to the run (the control
+    plane's time of it; 0: none). `ending` is the reason code once the agent itself decided to end the run. The
     fields from `exited` on hold once the process is over, and only then.
     """
 
@@ -19,6 +20,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     contact: float = 0.0
     gpus: tuple[str, ...] = ()
     gpu_milli: int = 1000
+    asked_at: float = 0.0
     ending: str = ""
     exited: bool = False
     exit_code: int | None = None

@@ -71,6 +71,14 @@ class StartFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class SignalRefused:
+    """The run's main process was not sent the signal; `message` says why."""
+
+    run: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class NoticeSeen:
     """This machine will be taken away in about `in_s` seconds."""
 
@@ -99,6 +107,7 @@ Event: TypeAlias = (
     | RuntimeStarted
     | RuntimeExited
     | StartFailed
+    | SignalRefused
     | NoticeSeen
     | LeaveAsked
     | Tick
@@ -135,13 +144,30 @@ class JournalTerms:
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start the run's process. `gpus` are the devices it may see."""
+    """Start the run's process. `gpus` are the devices it may see; past `until` (monotonic time) it is ended."""
 
     run: str
     spec: SessionSpec
     slots: Slots
     env: Mapping[str, str]
     gpus: tuple[str, ...] = ()
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Put off the end of a run that was started with one: it may live until then (monotonic time)."""
+
+    run: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Send the run's main process a signal (a name without SIG); answered by `SignalRefused` where it was not sent."""
+
+    run: str
+    signal: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,4 +200,4 @@ class Exit:
     poweroff: bool = False
 
 
-Command: TypeAlias = Send | Adopt | JournalPut | JournalTerms | Spawn | Terminate | Kill | Drop | Exit
+Command: TypeAlias = Send | Adopt | JournalPut | JournalTerms | Spawn | Keep | Signal | Terminate | Kill | Drop | Exit

@@ -199,7 +199,7 @@ class AgentShell:
                 self._ship()
                 on_registered, self.on_registered = self.on_registered, _nothing
                 on_registered()
-            case wire.Start() | wire.Stop() | wire.Forget() | wire.Cordon() | wire.Leave():
+            case wire.Start() | wire.Stop() | wire.Checkpoint() | wire.Forget() | wire.Cordon() | wire.Leave():
                 self._handle(events.Received(message))
 
     def stream_opened(self, _link: Link, opening: wire.OpenStream, /) -> asyncio.Protocol | None:
@@ -250,9 +250,15 @@ class AgentShell:
                     self._link.send(message)
             case events.JournalPut(entry):
                 self._put(entry)
-            case events.Spawn(run, spec, slots, env, gpus):
+            case events.Keep(run, until):
+                self._runtime.keep(run, until)
+            case events.Spawn(run, spec, slots, env, gpus, until):
                 if run not in self._unjournaled:
-                    self._runtime.spawn(run, spec, slots, env, gpus)
+                    self._runtime.spawn(run, spec, slots, env, gpus, until)
+            case events.Signal(run, signal):
+                refusal = self._runtime.signal(run, signal)
+                if refusal:
+                    self._events.append(events.SignalRefused(run, refusal))
             case events.Terminate(run):
                 self._runtime.terminate(run)
             case events.Kill(run):

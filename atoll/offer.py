@@ -26,7 +26,8 @@ class Cost:
 
     `run` is the money for start and run, `delay` the worth of waiting for the start, `egress` what bringing the
     data costs, `risk` the work that an interruption is expected to cost, `scarcity` what others would lose for
-    want of the slots. All but the first three are no money: they decide between offers, nobody pays them.
+    want of the slots, `policy` what the installation's policy adds. Only `run` and `egress` are money: the others
+    decide between offers, nobody pays them.
     """
 
     run: int = 0
@@ -34,11 +35,12 @@ class Cost:
     egress: int = 0
     risk: int = 0
     scarcity: int = 0
+    policy: int = 0
 
     @property
     def total(self) -> int:
         """What offers are ranked by."""
-        return self.run + self.delay + self.egress + self.risk + self.scarcity
+        return self.run + self.delay + self.egress + self.risk + self.scarcity + self.policy
 
     @property
     def money(self) -> int:
@@ -60,8 +62,10 @@ class OfferKind(StrEnum):
 class Demand:
     """A waiting session as the router and the autoscaler see it: sizes, limits and times, nothing else.
 
-    `queued_at` and `due_at` (when it should have ended; None: whenever) are Unix seconds; `data` are bytes at
-    site `near`.
+    `queued_at`, `start_by` (it expires when not started then; None: never) and `due_at` (when it should have ended;
+    None: whenever) are Unix seconds; `data` are bytes at site `near`. `spot` and `on_demand` say which ways of paying
+    for machines will do (own ones always do). `type`, `owner` and `tags` (the session's own labels, as `key=value`)
+    matter to policies only.
     """
 
     session: str
@@ -82,9 +86,14 @@ class Demand:
     together: bool = False
     spread: bool = False
     max_total: int | None = None
+    start_by: float | None = None
     due_at: float | None = None
     preemptible: bool = False
     checkpoint: bool = False
+    type: str = "batch"
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+    on_demand: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

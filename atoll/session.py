@@ -135,6 +135,7 @@ class Member:
     """One member of the current attempt: the agent it is on and the slots it holds there until it exited.
 
     `out` and `err` are the final sizes of its output once exited: logs are complete when as much is stored.
+    `saved` says that it exited because it was asked for a checkpoint, and that it has taken one.
     """
 
     rank: int
@@ -148,6 +149,7 @@ class Member:
     apps: dict[str, int] = field(default_factory=dict)
     out: int = 0
     err: int = 0
+    saved: bool = False
     started_at: float | None = None
     ended_at: float | None = None
 
@@ -181,7 +183,8 @@ class Session:
     the last ended attempt; while it runs, `price` (micro-units an hour) accrues since `started_at`.
     `on_demand_price` is the cheapest on-demand offer's price when it was placed. `stopping_as` is the
     end a session in `stopping` goes to. `moving` is set while it takes a checkpoint to go elsewhere; `moves`
-    counts how often it went, `moved_at` is when it last did. `approved_by` is who approved it where its policy asks.
+    counts how often it went, `moved_at` is when a move last ended, well or not. `ran_s` is how long earlier
+    attempts ran whose work was kept. `approved_by` is who approved it where its policy asks.
     """
 
     id: str
@@ -204,6 +207,7 @@ class Session:
     moving: Moving | None = None
     moves: int = 0
     moved_at: float | None = None
+    ran_s: float = 0.0
     approved_by: str = ""
     cost: int = 0
     price: int = 0

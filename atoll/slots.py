@@ -73,8 +73,10 @@ class Slots:
 
     def share_of(self, whole: "Slots") -> float:
         """Return the largest fraction of any one kind in `whole` that this amount is, within 0..1."""
-        pairs = [(self.cpu, whole.cpu), (self.memory, whole.memory), (self.gpu_milli, whole.gpu_milli)]
-        return min(1.0, max((part / total for part, total in pairs if total > 0), default=0.0))
+        cpu = self.cpu / whole.cpu if whole.cpu > 0 else 0.0
+        memory = self.memory / whole.memory if whole.memory > 0 else 0.0
+        gpu = self.gpu_milli / whole.gpu_milli if whole.gpu and whole.gpu_milli > 0 else 0.0
+        return min(1.0, max(cpu, memory, gpu, 0.0))
 
     def covers(self, other: "Slots") -> bool:
         """Say whether every kind of `other` is at most this amount's."""

@@ -93,6 +93,7 @@ class Reason(StrEnum):
     # moves
     HOMECOMING = "HOMECOMING"
     CONSOLIDATION = "CONSOLIDATION"
+    SPOT_RETURN = "SPOT_RETURN"
     MOVED = "MOVED"
     NOT_MOVED = "NOT_MOVED"
     # agents and instances
@@ -143,11 +144,23 @@ SESSION_MOVES: Mapping[SessionState, frozenset[SessionState]] = {
     _S.QUEUED: frozenset({_S.PROVISIONING, _S.STARTING, _S.HELD, _S.CANCELLED, _S.EXPIRED}),
     _S.PROVISIONING: frozenset({_S.QUEUED, _S.STARTING, _S.HELD, _S.CANCELLED, _S.EXPIRED}),
     _S.HELD: frozenset({_S.QUEUED, _S.PROVISIONING, _S.STARTING, _S.CANCELLED, _S.EXPIRED}),
-    _S.STARTING: frozenset({_S.RUNNING, _S.STOPPING, _S.SUCCEEDED, _S.FAILED, _S.LOST, _S.INTERRUPTED}),
-    _S.RUNNING: frozenset({_S.STOPPING, _S.SUCCEEDED, _S.FAILED, _S.LOST, _S.INTERRUPTED}),
-    _S.STOPPING: frozenset({_S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.EXPIRED, _S.LOST, _S.INTERRUPTED}),
+    _S.STARTING: frozenset({_S.QUEUED, _S.RUNNING, _S.STOPPING, _S.SUCCEEDED, _S.FAILED, _S.LOST, _S.INTERRUPTED}),
+    _S.RUNNING: frozenset({_S.QUEUED, _S.STARTING, _S.STOPPING, _S.SUCCEEDED, _S.FAILED, _S.LOST, _S.INTERRUPTED}),
+    _S.STOPPING: frozenset(
+        {_S.QUEUED, _S.STARTING, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.EXPIRED, _S.LOST, _S.INTERRUPTED}
+    ),
     _S.LOST: frozenset(
-        {_S.STARTING, _S.RUNNING, _S.STOPPING, _S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.EXPIRED, _S.INTERRUPTED}
+        {
+            _S.QUEUED,
+            _S.STARTING,
+            _S.RUNNING,
+            _S.STOPPING,
+            _S.SUCCEEDED,
+            _S.FAILED,
+            _S.CANCELLED,
+            _S.EXPIRED,
+            _S.INTERRUPTED,
+        }
     ),
     _S.INTERRUPTED: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED, _S.EXPIRED}),
     _S.SUCCEEDED: frozenset(),
@@ -155,7 +168,10 @@ SESSION_MOVES: Mapping[SessionState, frozenset[SessionState]] = {
     _S.CANCELLED: frozenset(),
     _S.EXPIRED: frozenset(),
 }
-"""A placed session ends only through what its agents report, or through an observed end of its machine."""
+"""A placed session ends only through what its agents report, or through an observed end of its machine.
+
+One that has taken a checkpoint goes straight to `starting` on the slots held for it, or to `queued`.
+"""
 
 _I = InstanceState
 INSTANCE_MOVES: Mapping[InstanceState, frozenset[InstanceState]] = {
@@ -186,6 +202,10 @@ PLACED = frozenset({_S.STARTING, _S.RUNNING, _S.STOPPING, _S.LOST})
 """Sessions that occupy slots of their agents."""
 ENDED = frozenset({_S.SUCCEEDED, _S.FAILED, _S.CANCELLED, _S.EXPIRED})
 """Sessions that change no more."""
+KEPT = (_A.READY, _A.DRAINING)
+"""Agents that belong to the installation."""
+LIVE = tuple(state for state in InstanceState if state is not _I.GONE)
+"""Instances that may exist."""
 
 State = TypeVar("State", SessionState, InstanceState, AgentState)
 

@@ -17,12 +17,14 @@ class Token:
 
     A join token is bound to a `group` and, for launched machines, to the `instance` it was made for;
     it has `uses_left` and lapses at `expires_at` (None: never; API tokens only). `keys` are the agents it
-    made, by their keys: a machine whose answer was lost asks again with the key it has.
+    made, by their keys: a machine whose answer was lost asks again with the key it has. `roles` are what its bearer
+    may do beyond what every user may: approve what needs that role, and as `admin` everything.
     """
 
     id: str
     kind: TokenKind
     owner: str = ""
+    roles: tuple[str, ...] = ()
     site: str = ""
     group: str = ""
     instance: str = ""

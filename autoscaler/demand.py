@@ -1,14 +1,61 @@
 """Demand by kind: waiting sessions with one request and the same limits, planned together."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from atoll.group import Group
+from atoll import money
+from atoll.group import Group, GroupKind
 from atoll.instance import Shape
-from atoll.offer import Demand
-from atoll.slots import Request, Slots
+from atoll.offer import WAIT_VALUE, Demand
+from atoll.slots import GIB, Request, Slots
 
-KindKey = tuple[Request, tuple[str, ...], tuple[str, ...], int | None, bool]
+_CHECKPOINT_S = 60.0
+"""Work that an interruption costs a session that saves its state on notice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the installation says of launches beside their price: the router's terms, as far as they concern a plan.
+
+    `labels` are those of sites (a group's own go over them), `egress` is what a GiB costs that leaves one. `rework_s`
+    is the running time lost with an interruption by a session that takes no checkpoints, `spot_interruptions` how
+    often an hour a spot machine is taken away where its shape does not say. `denied` is asked whether a policy is
+    against a launch; it may depend only on the demand's fields named in `reads`.
+    """
+
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    egress: Mapping[str, int] = field(default_factory=dict)
+    rework_s: float = 1800.0
+    spot_interruptions: float = 0.05
+    reads: tuple[str, ...] = ()
+    denied: Callable[[Demand, Group, Shape], bool] | None = None
+
+    def leaving(self, demand: Demand, site: str) -> int:
+        """Return a member's part of what bringing the data to a site costs, in micro-units."""
+        if not demand.data or site == demand.near:
+            return 0
+        return -(-demand.data * self.egress.get(demand.near, 0) // (GIB * demand.nodes))
+
+    def beside(self, demand: Demand, group: Group, shape: Shape) -> int:
+        """Return what a member costs on a machine beside the machine itself: egress and the risk of interruptions.
+
+        The risk is that of `federation.routing.cost`: each interruption costs half the run, or less, and a new start.
+        """
+        rate = shape.interruptions
+        if rate is None:
+            rate = self.spot_interruptions if shape.spot else 0.0
+        risk = 0.0
+        if rate:
+            lost_s = min(demand.expected_s / 2, _CHECKPOINT_S if demand.checkpoint else self.rework_s)
+            taken = shape.slots.take(demand.request)
+            price = share_price(taken, shape) if taken else shape.price or 0
+            lost = money.cost(price, lost_s) + WAIT_VALUE * (lost_s + shape.start_s)
+            risk = rate * demand.expected_s / money.HOUR * lost
+        return self.leaving(demand, group.site) + round(risk)
+
+
+PLAIN = Terms()
+"""The terms where nothing is said."""
 
 
 @dataclass(slots=True, eq=False)
@@ -23,7 +70,8 @@ class Kind:
     next: int = 0
     value: float = 0.0
     need: tuple[int, int, int, int] = (0, 0, 0, 0)
-    parts: dict[tuple[str, str, Slots, int, bool], bool] = field(default_factory=dict)
+    terms: Terms = PLAIN
+    _known: dict[tuple[str, int], bool] = field(default_factory=dict)
 
     @property
     def left(self) -> int:
@@ -37,24 +85,42 @@ class Kind:
         return served
 
     def may_use(self, group: Group, shape: Shape) -> bool:
-        """Say whether a member may run on a whole machine of this shape in this group: place, size and cost limits."""
-        key = (group.name, group.site, shape.slots, shape.price or 0, shape.spot)
-        known = self.parts.get(key)
+        """Say whether a member may run on a whole machine of this shape in this group; as `may_use`, and remembered."""
+        key = (group.name, id(shape))  # a plan's views keep their shapes while it is made
+        known = self._known.get(key)
         if known is None:
-            known = self.parts[key] = may_use(self.example, group, shape)
+            known = self._known[key] = may_use(self.example, group, shape, self.terms)
         return known
 
 
-def may_use(demand: Demand, group: Group, shape: Shape) -> bool:
-    """Say whether a demand's limits and size allow a member on this shape in this group."""
+def may_use(demand: Demand, group: Group, shape: Shape, terms: Terms = PLAIN) -> bool:
+    """Say whether a demand's limits and size allow a member on this shape in this group.
+
+    It must allow what the router allows: place, labels, GPU driver, spot or on demand, `max_price` for the member's
+    share and `max_total` for a machine of its own, and the policy.
+    """
+    asks, limit = demand.request, demand.max_total
+    taken = shape.slots.take(asks)
+    if taken is None or (shape.spot and not demand.spot):
+        return False
     if (demand.sites and group.site not in demand.sites) or (demand.groups and group.name not in demand.groups):
         return False
-    if shape.spot and not demand.spot:
+    elastic = group.kind is GroupKind.ELASTIC
+    if elastic and not (shape.spot or demand.on_demand):
         return False
-    taken = shape.slots.take(demand.request)
-    if taken is None:
+    if demand.labels:
+        labels = {**terms.labels.get(group.site, {}), **group.labels}
+        if any(labels.get(name) != value for name, value in demand.labels):
+            return False
+    if elastic and asks.gpu.milli and asks.gpu.driver and group.driver < asks.gpu.driver:
         return False
-    return demand.max_price is None or share_price(taken, shape) <= demand.max_price
+    if demand.max_price is not None and share_price(taken, shape) > demand.max_price:
+        return False
+    if limit is not None:
+        member = money.cost(shape.price or 0, demand.expected_s + shape.start_s) + terms.leaving(demand, group.site)
+        if member * demand.nodes > limit:
+            return False
+    return not (terms.denied and elastic and terms.denied(demand, group, shape))
 
 
 def share_price(taken: Slots, shape: Shape) -> int:
@@ -62,16 +128,33 @@ def share_price(taken: Slots, shape: Shape) -> int:
     return round(taken.share_of(shape.slots) * (shape.price or 0))
 
 
-def by_kind(demands: Iterable[Demand]) -> list[Kind]:
+def by_kind(demands: Iterable[Demand], terms: Terms = PLAIN) -> list[Kind]:
     """Group demands by kind, in the order of each kind's first."""
-    kinds: dict[KindKey, Kind] = {}
+    kinds: dict[tuple[object, ...], Kind] = {}
     for demand in demands:
-        key = (demand.request, demand.sites, demand.groups, demand.max_price, demand.spot)
+        key = _kind_key(demand, terms)
         kind = kinds.get(key)
         if kind is None:
-            kind = kinds[key] = Kind(demand, need=need_of(demand.request))
+            kind = kinds[key] = Kind(demand, need=need_of(demand.request), terms=terms)
         kind.waiting.append(demand)
     return list(kinds.values())
+
+
+def _kind_key(demand: Demand, terms: Terms) -> tuple[object, ...]:
+    """Return what makes demands alike to the planner; run times and data matter to those with limits on their cost."""
+    asks = demand.request
+    key: tuple[object, ...] = (
+        asks.cpu, asks.memory, asks.disk, asks.gpu.milli, asks.gpu.models, asks.gpu.memory, asks.gpu.memory_max,
+        asks.gpu.driver, demand.sites, demand.groups, demand.max_price, demand.spot, demand.on_demand, demand.labels,
+        demand.checkpoint,
+    )  # fmt: skip
+    if demand.max_total is not None:
+        key += (demand.max_total, demand.expected_s, demand.nodes)
+    if demand.data:
+        key += (demand.near, demand.data)
+    if terms.reads:
+        key += tuple(getattr(demand, name) for name in terms.reads)
+    return key
 
 
 def need_of(request: Request) -> tuple[int, int, int, int]:

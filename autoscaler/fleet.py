@@ -9,8 +9,10 @@ from atoll.instance import Shape
 from atoll.offer import Demand
 from atoll.slots import Slots
 from atoll.states import AgentState, Reason
+from autoscaler.cover import Cover, Offering, Rates
+from autoscaler.demand import PLAIN, Terms, may_use
 from autoscaler.limits import Limits
-from autoscaler.packing import Offering, offerings
+from autoscaler.packing import offerings
 from autoscaler.view import AgentView, GroupView
 
 
@@ -52,9 +54,17 @@ class Machine:
 class Fleet:
     """All machines of all groups, in the groups' order, and what each group may still launch."""
 
-    def __init__(self, views: Sequence[GroupView], expected_s: float) -> None:
+    def __init__(self, views: Sequence[GroupView], expected_s: float, terms: Terms = PLAIN) -> None:
         self.views = views
         self.expected_s = expected_s
+        self.terms = terms
+        self.packed: Cover | None = None
+        self.rates: dict[Offering, Rates] = {}
+        """What was packed last, and the offerings' rates that its bound was found with."""
+        self.bound = 0
+        """A tighter bound on the price of what was packed, where there was time for one."""
+        self.method = "in order"
+        """How launches for demand were found."""
         self.room = {view.group.name: room(view) for view in views}
         self.limits = Limits.of(view.limits for view in views)
         self.machines = [machine for view in views for machine in _machines(view)]
@@ -62,7 +72,7 @@ class Fleet:
             offering
             for view in views
             if view.group.kind is GroupKind.ELASTIC
-            for offering in offerings(view.group, view.shapes, self._unavailable(view), expected_s)
+            for offering in offerings(view.group, view.shapes, self._unavailable(view), expected_s, terms)
         ]
 
     def standing(self, *standings: Standing, group: str = "") -> Iterator[Machine]:
@@ -71,6 +81,10 @@ class Fleet:
             for machine in self.machines:
                 if machine.standing is standing and (not group or machine.group.name == group):
                     yield machine
+
+    def allows(self, demand: Demand, group: Group, shape: Shape) -> bool:
+        """Say whether a demand's limits and size allow a member on this shape in this group."""
+        return may_use(demand, group, shape, self.terms)
 
     def may_start(self, machine: Machine) -> bool:
         """Say whether using this machine keeps its group within bounds: a cold one needs room."""

@@ -1,35 +1,83 @@
 """Growth: serve waiting sessions from pending, draining, cold and new machines, gangs all-or-nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from atoll.offer import Demand, expected_cost
+from atoll.plan import Quote
 from atoll.states import Reason
-from autoscaler.demand import Kind, by_kind, may_use, share_price
+from autoscaler.bound import Worth, price_bound, worth
+from autoscaler.cover import Cover, Offering
+from autoscaler.demand import Kind, by_kind, share_price
 from autoscaler.fleet import Fleet, Machine, Standing
-from autoscaler.packing import Offering, fill, machine_cost, pack, set_values
+from autoscaler.gangs import serve_gang
+from autoscaler.improve import Improvement
+from autoscaler.packing import Batch, Room, dearest_first, fill, machine_cost, pack
+from autoscaler.whole import Whole
+
+TIGHTEN_S = 2.0
+"""From how many seconds on a third of the time goes to a tighter bound."""
 
 
-def serve(fleet: Fleet, demands: Sequence[Demand]) -> list[Demand]:
-    """Put `demands` on the fleet at the least cost; return those left out. Their order decides nothing here."""
+def serve(fleet: Fleet, demands: Sequence[Demand], left: Callable[[], float] | None = None) -> list[Demand]:
+    """Put `demands` on the fleet at the least cost; return those left out. Their order decides nothing here.
+
+    `left` says how many seconds there are still to look for cheaper launches.
+    """
+
+    def improve(cover: Cover, found: Worth, best: Sequence[Batch], room: Room) -> Sequence[Batch]:
+        fleet.method = "greedy"
+        fleet.packed, fleet.rates = cover, dict(zip(cover.able, found.rates, strict=True))
+        better = best
+        if left is not None:
+            whole, search = left(), Improvement(cover, found, best, room)
+            tighten = whole >= TIGHTEN_S
+            better = search.run(partial(_beyond, left, whole * 0.3 if tighten else 0.0))
+            fleet.method = f"column generation, {search.rounds} rounds" if search.rounds else "greedy"
+            fleet.bound = int(Whole(cover, search.contents()).bound(left) * (1 - 1e-9)) if tighten else 0
+        return better
+
     rest = _keep_awaited(fleet, demands)
-    unserved = [demand for demand in rest if demand.nodes > 1 and not _serve_gang(fleet, demand)]
-    kinds = by_kind(demand for demand in rest if demand.nodes == 1)
-    order = set_values(kinds, _yardstick(fleet))
-    order += [kind for kind in kinds if kind not in order]
-    for machine in fleet.standing(Standing.PENDING, Standing.DRAINING, Standing.COLD, Standing.NEW):
+    unserved = [demand for demand in rest if demand.nodes > 1 and not serve_gang(fleet, demand)]
+    kinds = by_kind((demand for demand in rest if demand.nodes == 1), fleet.terms)
+    there = list(fleet.standing(Standing.PENDING, Standing.DRAINING, Standing.COLD, Standing.NEW))
+    order = dearest_first(kinds, _yardstick(fleet)) if there else []
+    for machine in there:
         _fill_machine(fleet, machine, order)
-    for purchase in pack(kinds, fleet.open_offerings(), fleet.room, fleet.limits):
+    for purchase in pack(kinds, fleet.open_offerings(), fleet.room, fleet.limits, fleet.terms, improve):
         machine = fleet.add(purchase.offering.group, purchase.offering.shape, Reason.DEMAND)
-        for demand in purchase.sessions:
-            machine.put(demand)
+        machine.free = purchase.free
+        machine.sessions += [demand.session for demand in purchase.sessions]
     return unserved + [demand for kind in kinds for demand in kind.waiting[kind.next :]]
+
+
+def _beyond(left: Callable[[], float], reserve: float) -> float:
+    return left() - reserve
+
+
+def quote(fleet: Fleet, demands: Sequence[Demand], seconds: float) -> Quote | None:
+    """Judge the launches for demand, if any, by a bound on any launches that hold the same members."""
+    new = [m for m in fleet.standing(Standing.NEW) if m.reason is Reason.DEMAND]
+    if not new:
+        return None
+    packed, bound = fleet.packed, fleet.bound
+    alone = packed is not None and sum(packed.counts) == sum(len(machine.sessions) for machine in new)
+    if packed is None or not alone or any(demand.nodes > 1 for demand in demands):
+        bound = 0
+        asks = {demand.session: demand for demand in demands}
+        members = (asks[key] for machine in new for key in machine.sessions)
+        packed = Cover(by_kind(members, fleet.terms), fleet.able, fleet.terms)
+    known = all(offering in fleet.rates for offering in packed.able)
+    rates = [fleet.rates[offering] for offering in packed.able] if known else worth(packed).rates
+    price = sum(machine.shape.price or 0 for machine in new)
+    return Quote(price=price, bound=max(bound, price_bound(packed, rates)), method=fleet.method, seconds=seconds)
 
 
 def serve_in_order(fleet: Fleet, demands: Sequence[Demand]) -> list[Demand]:
     """Serve as `serve` does, but strictly in order: used where groups cannot grow enough for all of them."""
     unserved = []
     for demand in _keep_awaited(fleet, demands):
-        done = _serve_gang(fleet, demand) if demand.nodes > 1 else _serve_one(fleet, demand)
+        done = serve_gang(fleet, demand) if demand.nodes > 1 else _serve_one(fleet, demand)
         if not done:
             unserved.append(demand)
     return unserved
@@ -48,7 +96,7 @@ def _keep_awaited(fleet: Fleet, demands: Sequence[Demand]) -> list[Demand]:
         machines = [
             machine
             for machine in awaited.get(demand.session, ())
-            if may_use(demand, machine.group, machine.shape) and machine.free.take(demand.request) is not None
+            if fleet.allows(demand, machine.group, machine.shape) and machine.free.take(demand.request) is not None
         ]
         if len(machines) < demand.nodes:
             rest.append(demand)
@@ -60,51 +108,11 @@ def _keep_awaited(fleet: Fleet, demands: Sequence[Demand]) -> list[Demand]:
 
 def _serve_one(fleet: Fleet, demand: Demand) -> bool:
     for machine in fleet.standing(Standing.PENDING, Standing.DRAINING, Standing.COLD, Standing.NEW):
-        able = may_use(demand, machine.group, machine.shape) and _worth(fleet, machine, demand)
+        able = fleet.allows(demand, machine.group, machine.shape) and _worth(fleet, machine, demand)
         if able and fleet.use(machine, demand):
             return True
     best = _cheapest(fleet, demand)
     return best is not None and fleet.launch(best.group, best.shape, Reason.DEMAND).put(demand)
-
-
-def _serve_gang(fleet: Fleet, demand: Demand) -> bool:
-    """Give each member a machine of its own, free agents first; change nothing unless all get one."""
-    chosen: list[Machine] = []
-    starts: dict[str, int] = {}
-    order = (Standing.READY, Standing.PENDING, Standing.DRAINING, Standing.COLD, Standing.NEW)
-    for machine in fleet.standing(*order):
-        if len(chosen) == demand.nodes:
-            break
-        fits = may_use(demand, machine.group, machine.shape) and machine.free.take(demand.request) is not None
-        name = machine.group.name
-        cold = machine.standing is Standing.COLD and not machine.wanted
-        if not fits or (cold and fleet.room[name] <= starts.get(name, 0)):
-            continue
-        starts[name] = starts.get(name, 0) + cold
-        chosen.append(machine)
-    new = _gang_launches(fleet, demand, demand.nodes - len(chosen), starts)
-    if new is None:
-        return False
-    for machine in chosen:
-        fleet.use(machine, demand)
-    for offering in new:
-        fleet.launch(offering.group, offering.shape, Reason.DEMAND).put(demand)
-    return True
-
-
-def _gang_launches(fleet: Fleet, demand: Demand, count: int, starts: dict[str, int]) -> list[Offering] | None:
-    """Return `count` launches within room and limits, cheapest first, or None."""
-    able = [o for o in fleet.open_offerings() if may_use(demand, o.group, o.shape)]
-    able.sort(key=lambda o: (expected_cost(o.shape.price or 0, demand.expected_s, o.shape.start_s), o.group.name))
-    new: list[Offering] = []
-    used, limits = dict(starts), fleet.limits.copy()
-    for offering in able:
-        name, provider = offering.group.name, offering.group.provider
-        while len(new) < count and used.get(name, 0) < fleet.room[name] and limits.count(provider, offering.shape):
-            limits.take(provider, offering.shape)
-            used[name] = used.get(name, 0) + 1
-            new.append(offering)
-    return new if len(new) == count else None
 
 
 def _fill_machine(fleet: Fleet, machine: Machine, order: Sequence[Kind]) -> None:
@@ -117,19 +125,21 @@ def _fill_machine(fleet: Fleet, machine: Machine, order: Sequence[Kind]) -> None
 
 
 def _worth(fleet: Fleet, machine: Machine, demand: Demand) -> bool:
-    """Say whether a draining agent is worth taking back: not when the router would rather wait for a cheaper launch."""
-    if machine.standing is not Standing.DRAINING:
+    """Say whether a draining or stopped machine is worth having back: not where a launch would be cheaper."""
+    started = machine.standing is Standing.COLD and machine.wanted
+    if started or machine.standing not in (Standing.DRAINING, Standing.COLD):
         return True
     best = _cheapest(fleet, demand)
     taken = machine.free.take(demand.request)
     if best is None or taken is None:
         return True
-    here = expected_cost(share_price(taken, machine.shape), demand.expected_s)
+    start_s = machine.shape.start_s if machine.standing is Standing.COLD else 0.0
+    here = expected_cost(share_price(taken, machine.shape), demand.expected_s, start_s)
     return here <= expected_cost(best.shape.price or 0, demand.expected_s, best.shape.start_s)
 
 
 def _cheapest(fleet: Fleet, demand: Demand) -> Offering | None:
-    able = [o for o in fleet.open_offerings() if may_use(demand, o.group, o.shape)]
+    able = [o for o in fleet.open_offerings() if fleet.allows(demand, o.group, o.shape)]
     return min(
         able,
         key=lambda o: (

@@ -76,10 +76,10 @@ class Limits:
             None,
         )
 
-    def take(self, provider: str, shape: Shape) -> None:
-        """Count one launch."""
+    def take(self, provider: str, shape: Shape, count: int = 1) -> None:
+        """Count launches."""
         for n, _, takes in self._matching(provider, shape):
-            self._taken[n] = self._taken.get(n, 0) + takes
+            self._taken[n] = self._taken.get(n, 0) + takes * count
 
     def copy(self) -> "Limits":
         """Return limits to try something on."""

@@ -1,6 +1,6 @@
 """The planner: groups and unplaced demand in, one Plan out; pure, so equal input gives an equal plan."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from atoll import money
 from atoll.group import Group, GroupKind
@@ -8,41 +8,60 @@ from atoll.instance import Shape
 from atoll.offer import Demand
 from atoll.plan import Action, Note, Plan, Step
 from atoll.states import Reason
-from autoscaler.demand import by_kind, mean_expected_s
+from autoscaler.consolidate import moves
+from autoscaler.demand import PLAIN, Terms, by_kind, mean_expected_s
 from autoscaler.fleet import Fleet, Machine, Standing
-from autoscaler.grow import serve, serve_in_order
+from autoscaler.grow import quote, serve, serve_in_order
 from autoscaler.limits import Ceiling, Limits
 from autoscaler.pools import grow_pools
 from autoscaler.shrink import Shrink
+from autoscaler.spot import fallback
 from autoscaler.view import GroupView
 
 
-def plan(groups: Sequence[GroupView], demands: Sequence[Demand], *, plan_id: str, generation: int, at: float) -> Plan:
+def plan(
+    groups: Sequence[GroupView],
+    demands: Sequence[Demand],
+    *,
+    plan_id: str,
+    generation: int,
+    at: float,
+    terms: Terms = PLAIN,
+    left: Callable[[], float] | None = None,
+) -> Plan:
     """Return what to do about `groups` so that `demands` (those the router could not place, in its order) are served.
 
     Pending instances are filled first, then draining agents are taken back, then stopped instances
     started, then instances launched, cheapest first over all groups. Where the groups may not grow
     enough for all, demands are served in order. Launches' instance ids are `i-<plan>-<n>`. Only empty,
-    idle, unprotected agents are drained, only acknowledged ones ended.
+    idle, unprotected agents are drained, only acknowledged ones ended. `terms` is what the installation's policy
+    and sites say.
+
+    Equal input gives an equal plan; with `left`, which tells the seconds there are still to look for cheaper launches
+    than those packed greedily, also the time it takes counts. The plan's quote says what the launches for demand cost
+    an hour, and a proven bound on it.
     """
+    began = left() if left else 0.0
     expected_s = mean_expected_s(demands)
-    fleet = Fleet(groups, expected_s)
-    unserved = serve(fleet, demands)
-    if unserved and _could_grow(groups, unserved):
-        fleet = Fleet(groups, expected_s)
+    fleet = Fleet(groups, expected_s, terms)
+    unserved = serve(fleet, demands, left)
+    if unserved and _could_grow(groups, unserved, terms):
+        fleet = Fleet(groups, expected_s, terms)
         unserved = serve_in_order(fleet, demands)
+    judged = quote(fleet, demands, began - left() if left else 0.0)
     for view in groups:
         grow_pools(fleet, view)
     _name_new(fleet, plan_id)
-    steps = list(_growth_steps(fleet))
+    steps = list(_growth_steps(fleet, {demand.session for demand in demands if demand.spot}))
+    growing = {step.group for step in steps}
     notes = [
-        *_blocked_notes(groups, demands),
+        *_blocked_notes(groups, demands, terms),
         *_limit_notes(fleet, demands, unserved),
         *_unserved_notes(fleet, unserved),
     ]
     stuck = [ceiling for _, _, ceiling in _short(fleet, unserved, fleet.limits)]
     for view in groups:
-        shrink = Shrink(fleet, view, grows=any(step.group == view.group.name for step in steps), stuck=stuck)
+        shrink = Shrink(fleet, view, grows=view.group.name in growing, stuck=stuck)
         shrink.decide()
         steps += shrink.steps
         notes += shrink.notes
@@ -53,12 +72,14 @@ def plan(groups: Sequence[GroupView], demands: Sequence[Demand], *, plan_id: str
         steps=tuple(steps),
         notes=(*notes, *_steady_notes(groups, steps, notes)),
         awaits=tuple(_awaits(fleet)),
+        moves=moves(groups, growing, at, terms),
+        quote=judged,
     )
 
 
-def _could_grow(groups: Sequence[GroupView], unserved: Sequence[Demand]) -> bool:
+def _could_grow(groups: Sequence[GroupView], unserved: Sequence[Demand], terms: Terms) -> bool:
     """Say whether some group would serve these if it were allowed to be larger: then their order matters."""
-    kinds = by_kind(unserved)
+    kinds = by_kind(unserved, terms)
     return any(kind.may_use(view.group, shape) for view in groups for shape in view.shapes for kind in kinds)
 
 
@@ -67,28 +88,38 @@ def _name_new(fleet: Fleet, plan_id: str) -> None:
         machine.instance = f"i-{plan_id.removeprefix('p-')}-{number}"
 
 
-def _growth_steps(fleet: Fleet) -> Iterator[Step]:
+def _growth_steps(fleet: Fleet, take_spot: set[str]) -> Iterator[Step]:
+    views = {view.group.name: view for view in fleet.views if view.blocked}
+    instead: dict[tuple[str, str], str] = {}
     for machine in fleet.standing(Standing.DRAINING, Standing.COLD, Standing.NEW):
         if machine.wanted:
-            yield _growth_step(machine)
+            launched = machine.standing is Standing.NEW and not take_spot.isdisjoint(machine.sessions)
+            view, key = views.get(machine.group.name), (machine.group.name, machine.shape.key)
+            if view and launched and key not in instead:
+                instead[key] = fallback(machine.shape, view.shapes, view.blocked)
+            yield _growth_step(machine, instead.get(key, "") if launched else "")
 
 
-def _growth_step(machine: Machine) -> Step:
+def _growth_step(machine: Machine, instead: str) -> Step:
     agent = machine.agent
     action = {Standing.DRAINING: Action.UNDRAIN, Standing.COLD: Action.START, Standing.NEW: Action.LAUNCH}
     why = {
         Reason.DEMAND: f"for {len(machine.sessions)} waiting sessions",
         Reason.MIN_SIZE: f"the group keeps at least {machine.group.size.min}",
         Reason.HOT_POOL: "the hot pool lacks free slots",
+        Reason.PREDICTED: "the group's history says that free slots will soon be wanted",
     }[machine.reason]
     reason = machine.reason
     if machine.standing is Standing.DRAINING and reason is Reason.DEMAND:
         reason = Reason.DEMAND_RETURNED
+    elif instead:
+        reason = Reason.SPOT_FALLBACK
+    text = f"{why}: {machine.shape.key}, {money.text(machine.shape.price or 0)} an hour"
     return Step(
         action=action[machine.standing],
         group=machine.group.name,
         reason=reason,
-        message=f"{why}: {machine.shape.key}, {money.text(machine.shape.price or 0)} an hour",
+        message=f"{text}, {instead}" if instead else text,
         shape=machine.shape if agent is None else None,
         agent=agent.id if agent else "",
         instance=machine.instance,
@@ -103,8 +134,8 @@ def _awaits(fleet: Fleet) -> Iterator[tuple[str, str]]:
             yield session, machine.instance
 
 
-def _blocked_notes(groups: Sequence[GroupView], demands: Sequence[Demand]) -> Iterator[Note]:
-    kinds = by_kind(demands)
+def _blocked_notes(groups: Sequence[GroupView], demands: Sequence[Demand], terms: Terms) -> Iterator[Note]:
+    kinds = by_kind(demands, terms) if any(view.blocked for view in groups) else []
     for view in groups:
         wanted = [
             f"{shape.key}: {view.blocked[shape.key]}"
@@ -133,10 +164,13 @@ def _limit_notes(fleet: Fleet, demands: Sequence[Demand], unserved: Sequence[Dem
 
 def _short(fleet: Fleet, demands: Sequence[Demand], limits: Limits) -> Iterator[tuple[Group, Shape, Ceiling]]:
     """Yield what would serve these demands, were it not for a limit of its account; a gang wants all its machines."""
-    kinds = [(kind, max(demand.nodes for demand in kind.waiting)) for kind in by_kind(demands)]
+    if not limits.ceilings or not demands:
+        return
+    kinds = [(kind, max(demand.nodes for demand in kind.waiting)) for kind in by_kind(demands, fleet.terms)]
+    most = max(nodes for _, nodes in kinds)
     for view in fleet.views:
         for shape in view.shapes:
-            if shape.key in view.blocked:
+            if shape.key in view.blocked or not limits.short(view.group.provider, shape, most):
                 continue
             count = max((nodes for kind, nodes in kinds if kind.may_use(view.group, shape)), default=0)
             ceiling = limits.short(view.group.provider, shape, count) if count else None
@@ -146,7 +180,8 @@ def _short(fleet: Fleet, demands: Sequence[Demand], limits: Limits) -> Iterator[
 
 def _unserved_notes(fleet: Fleet, unserved: Sequence[Demand]) -> Iterator[Note]:
     """Note MAX_SIZE for each group that a larger size would let serve more, naming the first such session."""
-    for view in fleet.views:
+    kinds = by_kind(unserved, fleet.terms)
+    for view in fleet.views if kinds else ():
         open_shapes = [
             shape
             for shape in view.shapes
@@ -154,7 +189,7 @@ def _unserved_notes(fleet: Fleet, unserved: Sequence[Demand]) -> Iterator[Note]:
         ]
         left = [
             demand
-            for kind in by_kind(unserved)
+            for kind in kinds
             if any(kind.may_use(view.group, shape) for shape in open_shapes)
             for demand in kind.waiting
         ]

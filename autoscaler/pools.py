@@ -3,12 +3,14 @@
 from collections.abc import Iterable
 
 from atoll.group import Group, GroupKind
-from atoll.offer import Demand
+from atoll.instance import Shape
+from atoll.offer import Demand, expected_cost
 from atoll.slots import Request, Slots
 from atoll.states import AgentState, Reason
-from autoscaler.demand import by_kind
+from autoscaler.demand import by_kind, share_price
 from autoscaler.fleet import Fleet, Machine, Standing
 from autoscaler.packing import pack
+from autoscaler.predict import Arrivals, Ready, ready_slots
 from autoscaler.view import GroupView
 
 _STAYING = (Standing.READY, Standing.PENDING, Standing.NEW)
@@ -26,7 +28,29 @@ def grow_pools(fleet: Fleet, view: GroupView) -> None:
     if view.group.kind is not GroupKind.ELASTIC:
         return
     _grow_to_min(fleet, view)
-    _grow_hot(fleet, view.group)
+    for count, reason in hot_sizes(view, view.predicted.ahead):
+        _grow_hot(fleet, view.group, count, reason)
+
+
+def hot_sizes(view: GroupView, predicted: int) -> list[tuple[int, Reason]]:
+    """Return how large the hot pool is to be, and why: by the group's own word, and with what is `predicted`."""
+    said = view.hot_count
+    sizes = [(said, said, Reason.HOT_POOL), (predicted, said + predicted, Reason.PREDICTED)]
+    return [(count, reason) for part, count, reason in sizes if part > 0]
+
+
+def predict(view: GroupView, arrivals: Arrivals, now: float) -> Ready:
+    """Return what a group's own history adds to its hot pool now: nothing where it did not ask for that.
+
+    A slot costs its share of the shape that holds it at the least price; the time looked ahead is that one's start.
+    """
+    hot = view.group.pools.hot
+    able = [(shape, shape.slots.take(hot)) for shape in view.shapes if shape.price and shape.key not in view.blocked]
+    priced = [(share_price(taken, shape), shape.start_s, shape.key) for shape, taken in able if taken]
+    if not view.group.pools.predict or not priced:
+        return Ready()
+    price, start_s, _ = min(priced)
+    return ready_slots(arrivals.samples(now, start_s), price)
 
 
 def hot_fits(pools_request: Request, count: int, free: Iterable[Slots]) -> int:
@@ -45,7 +69,7 @@ def _grow_to_min(fleet: Fleet, view: GroupView) -> None:
     lost = sum(not (a.connected or a.notice) for a in view.agents if a.state is AgentState.READY)
     missing = group.size.min - len(staying(fleet, group.name)) - lost
     for machine in fleet.standing(Standing.DRAINING, Standing.COLD, group=group.name):
-        if missing > 0 and not machine.wanted and fleet.may_start(machine):
+        if missing > 0 and not machine.wanted and not _dear(fleet, machine) and fleet.may_start(machine):
             _want(fleet, machine, Reason.MIN_SIZE)
             missing -= 1
     while missing > 0:
@@ -57,23 +81,35 @@ def _grow_to_min(fleet: Fleet, view: GroupView) -> None:
         missing -= 1
 
 
-def _grow_hot(fleet: Fleet, group: Group) -> None:
-    pools = group.pools
-    if not pools.hot_count:
-        return
-    fits = hot_fits(pools.hot, pools.hot_count, (machine.free for machine in staying(fleet, group.name)))
+def _grow_hot(fleet: Fleet, group: Group, count: int, reason: Reason) -> None:
+    hot = group.pools.hot
+    missing = count - hot_fits(hot, count, (machine.free for machine in staying(fleet, group.name)))
     for machine in fleet.standing(Standing.DRAINING, Standing.COLD, group=group.name):
-        here = hot_fits(pools.hot, pools.hot_count - fits, [machine.free])
-        if here and not machine.wanted and fleet.may_start(machine):
-            _want(fleet, machine, Reason.HOT_POOL)
-            fits += here
-    wanted = [
-        Demand(session=f"hot-{n}", request=pools.hot, expected_s=fleet.expected_s)
-        for n in range(pools.hot_count - fits)
-    ]
+        here = 0 if machine.wanted or _dear(fleet, machine) else hot_fits(hot, missing, [machine.free])
+        if here and fleet.may_start(machine):
+            _want(fleet, machine, reason)
+            missing -= here
+    wanted = [Demand(session=f"hot-{n}", request=hot, expected_s=fleet.expected_s) for n in range(missing)]
     able = [offering for offering in fleet.open_offerings() if offering.group is group]
     for purchase in pack(by_kind(wanted), able, fleet.room, fleet.limits):
-        fleet.add(group, purchase.offering.shape, Reason.HOT_POOL)
+        fleet.add(group, purchase.offering.shape, reason)
+
+
+def _dear(fleet: Fleet, machine: Machine) -> bool:
+    """Say whether to start this stopped machine costs more than to launch one that has all of its slots."""
+    if machine.standing is not Standing.COLD:
+        return False
+    shape, here = machine.shape, _cost(fleet, machine.shape)
+    return any(
+        offering.group is machine.group
+        and offering.shape.slots.covers(shape.slots)
+        and _cost(fleet, offering.shape) < here
+        for offering in fleet.open_offerings()
+    )
+
+
+def _cost(fleet: Fleet, shape: Shape) -> int:
+    return expected_cost(shape.price or 0, fleet.expected_s, shape.start_s)
 
 
 def _want(fleet: Fleet, machine: Machine, reason: Reason) -> None:

@@ -11,10 +11,23 @@ from atoll.plan import Action, Note, Step
 from atoll.states import AgentState, Reason
 from autoscaler.fleet import Fleet, Machine, Standing
 from autoscaler.limits import Ceiling
-from autoscaler.pools import hot_fits, staying
+from autoscaler.pools import hot_fits, hot_sizes, staying
 from autoscaler.view import AgentView, GroupView
 
 Verdict = tuple[Reason, str]
+
+WIND_UP_S = 120.0
+"""How long before the end of a paid hour an idle machine is drained: two rounds, its acknowledgement, its cloud."""
+
+
+_PROTECTED = {
+    Reason.PROTECTED: "runs a protected session",
+    Reason.LONG_RUNNING: "runs a session that has run for so long that it is protected",
+}
+_HOT = {
+    Reason.HOT_POOL: "the hot pool needs its free slots",
+    Reason.PREDICTED: "the group's history says that its free slots will soon be wanted",
+}
 
 
 class Shrink:
@@ -29,7 +42,11 @@ class Shrink:
         self._group = view.group
         self._grows = grows
         self._used = {m.agent.id for m in fleet.machines if m.agent is not None and m.wanted}
-        self._staying = staying(fleet, view.group.name)
+        self._sizes = hot_sizes(view, view.predicted.keep)
+        most = max((count for count, _ in self._sizes), default=0)
+        hot = view.group.pools.hot
+        self._staying = {m.instance: hot_fits(hot, most, [m.free]) for m in staying(fleet, view.group.name)}
+        self._fits = sum(self._staying.values())
         self._cold = len(view.cold) + view.stopping
         self._keeps_cold = min(view.group.pools.cold, view.group.size.max)
         self._spare = [
@@ -88,13 +105,13 @@ class Shrink:
         if keep:
             self._note(agent, keep)
             return
-        self._staying = [m for m in self._staying if m.agent is not agent]
+        self._fits -= self._staying.pop(agent.instance, 0)
         self._step(Action.DRAIN, agent, Reason.IDLE, f"empty for {agent.idle_s:.0f} s")
 
     def _why_keep(self, agent: AgentView) -> Verdict | None:
         rules = self._group.scale_down
         if agent.protected:
-            return Reason.PROTECTED, "runs a protected session"
+            return agent.protected_why, _PROTECTED[agent.protected_why]
         if agent.sessions:
             return Reason.BUSY, f"runs {len(agent.sessions)} sessions"
         if not agent.connected:
@@ -107,27 +124,29 @@ class Shrink:
             return Reason.COOLDOWN, f"the group grew within the last {rules.cooldown_s:.0f} s"
         if len(self._staying) <= self._group.size.min:
             return Reason.MIN_SIZE, f"the group keeps at least {self._group.size.min}"
-        if self._hot_needs(agent):
-            return Reason.HOT_POOL, "the hot pool needs its free slots"
+        for count, reason in self._sizes:
+            if self._hot_needs(agent, count):
+                return reason, _HOT[reason]
+        if self._paid(agent):
+            return Reason.PAID_FOR, f"paid for another {agent.paid_s / 60:.0f} min: it is ended shortly before"
         if not self._view.settled:
             return Reason.SETTLING, "the control plane has just started"
         return None
 
-    def _hot_needs(self, agent: AgentView) -> bool:
-        pools = self._group.pools
-        if not pools.hot_count:
-            return False
+    def _hot_needs(self, agent: AgentView, count: int) -> bool:
+        own = self._staying.get(agent.instance, 0)
+        return self._fits - own < min(count, self._fits)
 
-        def fits(machines: list[Machine]) -> int:
-            return hot_fits(pools.hot, pools.hot_count, (machine.free for machine in machines))
-
-        return fits([m for m in self._staying if m.agent is not agent]) < min(pools.hot_count, fits(self._staying))
+    def _paid(self, agent: AgentView) -> bool:
+        """Say whether ending it later costs nothing: unless the group is too large, or it is in others' way."""
+        in_the_way = any(ceiling.takes(agent.shape) for ceiling in self._stuck)
+        return agent.paid_s > WIND_UP_S and len(self._staying) <= self._group.size.max and not in_the_way
 
     def _end(self, agent: AgentView) -> None:
         if agent.protected:
-            self._note(agent, (Reason.PROTECTED, "drains, and runs a protected session"))
+            self._note(agent, (agent.protected_why, f"drains, and {_PROTECTED[agent.protected_why]}"))
         elif agent.sessions:
-            self._note(agent, (Reason.BUSY, f"drains, and still runs {len(agent.sessions)} sessions"))
+            self._note(agent, (Reason.BUSY, f"drains, and still runs {len(agent.sessions)} sessions{_due(agent)}"))
         elif not agent.acknowledged_epoch >= agent.cordon_epoch > 0:
             reason = Reason.AWAITING_ACKNOWLEDGEMENT if agent.connected else Reason.DISCONNECTED
             self._note(agent, (reason, "has not confirmed the drain with its session list yet"))
@@ -157,3 +176,11 @@ class Shrink:
         self.notes.append(
             Note(group=self._group.name, reason=reason, message=message, agent=agent.id, instance=agent.instance)
         )
+
+
+def _due(agent: AgentView) -> str:
+    if agent.drain_left_s is None:
+        return ""
+    if agent.drain_left_s > 0:
+        return f"; those with a checkpoint are moved in {agent.drain_left_s:.0f} s"
+    return "; its time is over: those with a checkpoint are moved, the others end by themselves"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from federation.control.control import Control
     from federation.control.steps import Hook
     from federation.ports import Store
+    from tunnel.acceptor import Acceptor
     from tunnel.identity import Authority
 
 __all__ = ["down", "main", "up"]
@@ -155,6 +156,7 @@ async def _control(
     from atoll.host.system import SystemChance, SystemClock
     from federation.control.config import ControlConfig
     from federation.control.control import Control
+    from federation.control.rulings import plugins
     from federation.control.steps import Steps
     from federation.store.bus import LocalBus
     from federation.store.database import open_store
@@ -185,6 +187,7 @@ async def _control(
         settings,
         feeds=lambda provider: feed(provider, context),
         verify=_price_signers(home / "keys" / "price_signers"),
+        plugins=plugins,
         database="postgresql" if config.database.url.startswith("postgres") else "sqlite",
     )
     return control, store
@@ -220,8 +223,6 @@ async def _listen(
     from federation.api.route import Services
     from federation.gateway.gateway import Gateway
     from federation.web.pages import Pages
-    from tunnel.acceptor import Acceptor, Route
-    from tunnel.wire import ALPN_CONTROL, ALPN_JOIN
 
     door = Door(control.tokens, Grants(control.config.secret_key, control.clock), address)
     services = Services(
@@ -235,16 +236,7 @@ async def _listen(
     app = build(services, pages=Pages(services).routes(), fronts=(gateway.front,))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, keepalive_timeout=75.0)
     await runner.setup()
-    make: Any = runner.server
-    own = (Path(config.tls.certificate), Path(config.tls.key)) if config.tls.certificate else None
-    acceptor = Acceptor(
-        {
-            ALPN_CONTROL: Route(authority.control_context(), control.links.accept),
-            ALPN_JOIN: Route(authority.join_context(), make),
-            "http/1.1": Route(authority.http_context(own), make),
-        },
-        plain=make,
-    )
+    acceptor = _acceptor(config, control, authority, runner.server)
     try:
         await acceptor.listen(*where)
     except OSError as error:
@@ -259,11 +251,28 @@ async def _listen(
     return end
 
 
+def _acceptor(config: ServerConfig, control: "Control", authority: "Authority", http: Any) -> "Acceptor":
+    """Return who takes connections on the one port, by ALPN: agents, joining machines, and HTTP."""
+    from tunnel.acceptor import Acceptor, Route
+    from tunnel.wire import ALPN_CONTROL, ALPN_JOIN
+
+    own = (Path(config.tls.certificate), Path(config.tls.key)) if config.tls.certificate else None
+    return Acceptor(
+        {
+            ALPN_CONTROL: Route(authority.control_context(), control.links.accept),
+            ALPN_JOIN: Route(authority.join_context(), http),
+            "http/1.1": Route(authority.http_context(own), http),
+        },
+        plain=http,
+    )
+
+
 async def _profile(
     home: Path, control: "Control", address: "Address", authority: "Authority", where: tuple[str, int]
 ) -> str:
     """Make this user a client: an API token, kept 0600. Returns the URL that reaches us from this machine."""
     from atoll.client import profile
+    from atoll.policy import ADMIN
 
     host, port = where
     near = "127.0.0.1" if host in _ANYWHERE or host == "localhost" else host
@@ -272,7 +281,7 @@ async def _profile(
     place = home / "client.json"
     token = profile.load(place).token if place.exists() else ""
     if not token or not await _good(control, token):
-        _, token = await control.tokens.create_api("admin")
+        _, token = await control.tokens.create_api("admin", (ADMIN,))
     trusted = None if plain or address.own_certificate else authority.ca_pem
     profile.save(profile.Profile(url=url, token=token, ca=trusted), place)
     return url

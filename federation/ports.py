@@ -5,19 +5,23 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeAlias, TypeVar
 
 from atoll.agent import Agent
+from atoll.budget import Budget
 from atoll.errors import Conflict
 from atoll.event import Event
 from atoll.group import Group, Provider
 from atoll.instance import Instance
 from atoll.offer import Decision
 from atoll.plan import Plan
+from atoll.policy import Policy
 from atoll.price import PriceList
 from atoll.session import Session
 from atoll.site import Site
 from atoll.token import Token
 
-Row: TypeAlias = Session | Agent | Group | Provider | Instance | Site | Token | Plan | PriceList
-R = TypeVar("R", Session, Agent, Group, Provider, Instance, Site, Token, Plan, PriceList)
+Row: TypeAlias = Session | Agent | Group | Provider | Instance | Site | Token | Plan | PriceList | Policy | Budget
+Written: TypeAlias = tuple[type[Row], str, Row | None]
+"""Kind and key of a row that was written, and the row as it is now, None when it was removed."""
+R = TypeVar("R", Session, Agent, Group, Provider, Instance, Site, Token, Plan, PriceList, Policy, Budget)
 
 
 class Stale(Conflict):
@@ -29,8 +33,14 @@ class Stale(Conflict):
 class Transaction(Protocol):
     """One atomic look-and-change. All writes commit together when the block ends without an error.
 
-    Keys: `Session.id Agent.id Instance.id Token.id Plan.id`, `name` for `Group Provider Site`, `PriceList.provider`.
+    Keys: `Session.id Agent.id Instance.id Token.id Plan.id`, `name` for `Group Provider Site Policy Budget`,
+    `PriceList.provider`.
     """
+
+    @property
+    def written(self) -> Sequence[Written]:
+        """Return what was inserted, updated and deleted so far, in order, for whoever keeps a copy of rows."""
+        ...
 
     async def get(self, kind: type[R], key: str) -> R | None:
         """Return the row, or None."""
@@ -42,9 +52,9 @@ class Transaction(Protocol):
         """Return rows whose indexed columns equal (or are among) the given values, ordered by creation then key.
 
         Indexed columns: Session `state project name group agent` (agent: a member is or was placed
-        there in the current attempt); Agent `state site group instance name`; Instance `state group
-        provider agent`; Group `site provider kind`; Provider `kind`; Token `kind group instance owner`; Site, Plan,
-        PriceList: none. `newest` reverses the order; `after` is the key of the last row of the previous page;
+        there in the current attempt, or slots are held there for the move that is under way); Agent `state site group instance name`; Instance `state group
+        provider agent`; Group `site provider kind`; Provider `kind`; Token `kind group instance owner`; Policy,
+        Budget `project`; Site, Plan, PriceList: none. `newest` reverses the order; `after` is the key of the last row of the previous page;
         `limit` 0 means all. An unknown column raises `ValueError`.
         """
         ...

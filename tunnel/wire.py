@@ -5,6 +5,7 @@ is a msgpack map tagged by `t`; unknown fields are ignored, so that a newer peer
 
 Protocol history (a peer speaks N and N-1):
 - 1 (2026-11-21): first.
+- 2 (2026-11-21): `Checkpoint`, answered by `NoCheckpoint` or by the run's end; `RunReport.asked`.
 """
 
 from typing import TypeAlias, TypeVar
@@ -14,7 +15,9 @@ import msgspec
 from atoll.session import SessionSpec
 from atoll.slots import Slots
 
-PROTOCOL = 1
+PROTOCOL = 2
+CHECKPOINTS = 2
+"""The first protocol whose agents may be sent `Checkpoint`: an older one would take it for a malformed message."""
 ALPN_CONTROL = "atoll-ctl/1"
 """Agents' connection: the client certificate is required."""
 ALPN_JOIN = "atoll-join/1"
@@ -36,7 +39,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent knows of one run. `state` is `starting`, `running` or `exited`.
 
     `exit_code` is the process's (128 + signal when a signal ended it) once exited, None if it could not be
-    learned; `reason` is a code of `atoll.states.Reason` where there is more to say.
+    learned; `reason` is a code of `atoll.states.Reason` where there is more to say. `asked` says that it was asked
+    for a checkpoint at some time before: what its exit code then means is the session's affair.
     """
 
     run: str
@@ -48,6 +52,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     apps: dict[str, int] = {}
     out: int = 0
     err: int = 0
+    asked: bool = False
 
 
 class Hello(Message, frozen=True, tag="hello"):
@@ -100,6 +105,26 @@ class Stop(Message, frozen=True, tag="stop"):
 
     run: str
     grace: float
+
+
+class Checkpoint(Message, frozen=True, tag="checkpoint"):
+    """Control: send `signal` (a name without SIG) to the run's main process, once for each `asked_at`.
+
+    `asked_at` is the control plane's time of the request, which tells a repeat from a new one. Nothing is ended by
+    this: the run goes on until it exits by itself. Sent to agents of protocol `CHECKPOINTS` or newer only.
+    """
+
+    run: str
+    signal: str
+    asked_at: float
+
+
+class NoCheckpoint(Message, frozen=True, tag="nocheckpoint"):
+    """Agent: the run was not sent the signal of `Checkpoint`, and why; it runs on as if it had not been asked."""
+
+    run: str
+    asked_at: float
+    message: str
 
 
 class Report(Message, frozen=True, tag="report"):
@@ -190,8 +215,8 @@ class OpenStream(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 0
 
 
-FromAgent: TypeAlias = Hello | Report | Log | CordonAck | Notice | Renew | Leave
-FromControl: TypeAlias = Welcome | Start | Stop | Forget | LogAck | Cordon | Certificate | Leave | Refuse
+FromAgent: TypeAlias = Hello | Report | NoCheckpoint | Log | CordonAck | Notice | Renew | Leave
+FromControl: TypeAlias = Welcome | Start | Stop | Checkpoint | Forget | LogAck | Cordon | Certificate | Leave | Refuse
 
 Decoded = TypeVar("Decoded")
 

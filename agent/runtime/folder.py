@@ -36,6 +36,11 @@ class Identity(msgspec.Struct, frozen=True):
         """Whether the shim is still this very process."""
         return self.boot == boot_id() and start_time(self.shim) == self.shim_start
 
+    @property
+    def running(self) -> bool:
+        """Whether the main process is still this very process."""
+        return self.boot == boot_id() and start_time(self.main) == self.main_start
+
 
 class Folder:
     """The files of one run, under `path`."""
@@ -54,6 +59,12 @@ class Folder:
         self._write("joins", "\n".join(meta.fence.joins))
         self._write("in", stdin)
         (self.path / "meta").write_bytes(msgspec.json.encode(meta))
+
+    def keep(self, until: float) -> None:
+        """Write down until when (monotonic seconds) the shim may let the run live. Raises `OSError`."""
+        fresh = self.path / "lease.new"
+        fresh.write_text(repr(until))
+        fresh.rename(self.path / "lease")
 
     @property
     def meta(self) -> Meta:

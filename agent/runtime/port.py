@@ -27,12 +27,23 @@ class Runtime(Protocol):
         ...
 
     def spawn(
-        self, run: str, spec: SessionSpec, slots: Slots, env: Mapping[str, str], gpus: Sequence[str] = ()
+        self,
+        run: str,
+        spec: SessionSpec,
+        slots: Slots,
+        env: Mapping[str, str],
+        gpus: Sequence[str] = (),
+        until: float | None = None,
     ) -> None:
         """Start a run. Answered by `RuntimeStarted` and later `RuntimeExited`, or by `StartFailed`.
 
-        `env` is set on top of the spec's; `gpus` are the only devices it may see, by UUID.
+        `env` is set on top of the spec's; `gpus` are the only devices it may see, by UUID. Past `until` (monotonic
+        time; None: never) its whole tree is ended with KILL, whether an agent is there or not.
         """
+        ...
+
+    def keep(self, run: str, until: float) -> None:
+        """Put off the end of a run that was started with one. Well if it is over or unknown."""
         ...
 
     def adopt(self, runs: Sequence[str]) -> None:
@@ -40,6 +51,14 @@ class Runtime(Protocol):
 
         One whose end was missed is observed as exited with its true exit code; one that cannot be found
         is ended, whatever is left of it, and observed as exited with exit code None (I14).
+        """
+        ...
+
+    def signal(self, run: str, name: str) -> str:
+        """Send the run's main process, and only that, the signal `name` (without SIG); return "" once it is sent.
+
+        It is sent only to a process that catches or blocks it: one that would be ended by it is left alone, and the
+        answer says why.
         """
         ...
 

@@ -78,7 +78,13 @@ class ProcessRuntime:
         self._runs.clear()
 
     def spawn(
-        self, run: str, spec: SessionSpec, slots: Slots, env: Mapping[str, str], gpus: Sequence[str] = ()
+        self,
+        run: str,
+        spec: SessionSpec,
+        slots: Slots,
+        env: Mapping[str, str],
+        gpus: Sequence[str] = (),
+        until: float | None = None,
     ) -> None:
         """Start a run; see the port."""
         folder = self._folder(run)
@@ -90,6 +96,8 @@ class ProcessRuntime:
             apps = {name: port or _free_port() for name, port in spec.apps.items()}
             rank = split_run_id(run)[2]
             folder.create(spec.command, spec.workdir, spec.stdin if rank == 0 else "", Meta(apps, fence))
+            if until is not None:
+                folder.keep(until)
             full_env = environment(run, spec, env, apps, gpus)
             pid = _start_shim(folder.path, full_env)
         except (OSError, ValueError) as error:
@@ -98,6 +106,11 @@ class ProcessRuntime:
             self._loop.call_soon(self._observer.observed, StartFailed(run, f"the run could not be started: {message}"))
             return
         self._watch(_Live(run, folder, pid, child=True))
+
+    def keep(self, run: str, until: float) -> None:
+        """Put off its end; see the port."""
+        with contextlib.suppress(OSError):  # then it ends by what was written last
+            self._folder(run).keep(until)
 
     def adopt(self, runs: Sequence[str]) -> None:
         """Take runs over; see the port."""
@@ -121,6 +134,20 @@ class ProcessRuntime:
         live = self._runs.get(run)
         if live is not None:
             shim.send(self._pids(live), signal.SIGTERM)
+
+    def signal(self, run: str, name: str) -> str:
+        """Send the main process a signal it handles; see the port."""
+        live = self._runs.get(run)
+        identity = live.folder.identity if live is not None else None
+        number = getattr(signal, f"SIG{name}", None)
+        if identity is None or not identity.running:
+            return "its main process is over"
+        if number is None:
+            return f"this machine knows no signal {name}"
+        if not _handles(identity.main, number):
+            return f"its main process (pid {identity.main}) does not handle {name}: it was not sent"
+        shim.send([identity.main], number)
+        return ""
 
     def kill(self, run: str) -> None:
         """Send KILL until nothing is left; see the port."""
@@ -357,6 +384,18 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _handles(pid: int, number: int) -> bool:
+    """Say whether a process catches a signal, or blocks it to take it up later, so that it is not ended by it.
+
+    One that is inside `sigwait` looks as if it did neither: the kernel shows it so.
+    """
+    status = ""
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+    masks = dict(line.split(":", 1) for line in status.splitlines() if line.startswith(("SigBlk", "SigCgt")))
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks.values())
 
 
 def _marked(run: str) -> set[int]:

@@ -4,6 +4,8 @@ Started by path as `python -I -S shim.py DIRECTORY`; it reads its order from fil
 to nothing, so that it starts in milliseconds and stays small. The files:
 
 - `argv`: the command, NUL between words; `cwd`; `joins`: `cgroup.procs` files the run's process enters.
+- `lease`: where there is one, until when the run may live (monotonic seconds): the agent puts it off for as long as
+  the control plane hears it. Past that the run is ended, whether an agent is there to do it or not (I8).
 - `pid`: written by the shim: `shim-pid shim-start main-pid main-start boot-id`, the identity of the run.
 - `exit`: written by the shim, fsynced: the exit code (128 + signal when a signal ended it), once no process
   of the tree is left. The shim is their subreaper: whoever escapes by setsid or double fork ends up here.
@@ -12,7 +14,10 @@ to nothing, so that it starts in milliseconds and stays small. The files:
 import _signal  # type: ignore[import-not-found]  # `signal` itself costs milliseconds: it makes enums
 import os
 import sys
+import time
 
+LOOK_S = 1.0
+"""How often a lease is looked at."""
 KILL = 9
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 _SUBREAPER = 36
@@ -71,6 +76,9 @@ def main(directory: str) -> None:
     _become_subreaper()
     argv = _read(directory, "argv").split("\0")
     ending = _reserve(directory)
+    leased = _lease(directory) is not None
+    if leased:
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGCHLD,))
     inside, entered = os.pipe()
     main_pid = os.fork()
     if main_pid == 0:
@@ -84,7 +92,7 @@ def main(directory: str) -> None:
     me = os.getpid()
     identity = f"{me} {start_time(me)} {main_pid} {start_time(main_pid)} {boot_id()}"
     _write(directory, "pid", identity)
-    code = _wait(main_pid)
+    code = _wait_leased(main_pid, directory) if leased else _wait(main_pid)
     _end_leftovers(me)
     _put_exit(directory, ending, code)
 
@@ -99,6 +107,7 @@ def _become(entered: int, argv: list[str], cwd: str, joins: list[str]) -> None:
         except OSError:
             continue  # the agent sees that the process is not inside and says so
     os.close(entered)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     # Python ignores these two, and what is ignored stays so across exec.
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
@@ -116,8 +125,32 @@ def _wait(main_pid: int) -> int:
     while True:
         pid, status = os.wait()
         if pid == main_pid:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
+            return _code(status)
+
+
+def _wait_leased(main_pid: int, directory: str) -> int:
+    """Wait like `_wait`, and end the tree once its lease is over; one that cannot be read any more counts as over."""
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == main_pid:
+            return _code(status)
+        if pid:
+            continue
+        _signal.sigtimedwait((_signal.SIGCHLD,), LOOK_S)
+        if (_lease(directory) or 0.0) <= time.monotonic():
+            send(descendants(os.getpid()), KILL)
+
+
+def _code(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _lease(directory: str) -> float | None:
+    try:
+        return float(_read(directory, "lease"))
+    except (OSError, ValueError):
+        return None
 
 
 def _end_leftovers(me: int) -> None:

@@ -1,21 +1,26 @@
 """`atoll apply -f FILE`: make the control plane hold what YAML documents describe."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from atoll.budget import Budget
 from atoll.cli.connect import client
 from atoll.cli.files import documents
 from atoll.cli.parser import Parser, Run
 from atoll.client.synchronous import Client
-from atoll.document import READERS, dump_session_spec, kind_of
+from atoll.document import READERS, Noun, dump_session_spec, kind_of
 from atoll.errors import Conflict, Invalid, NotFound
 from atoll.group import Group, Provider
+from atoll.policy import Policy
 from atoll.session import SessionSpec
 from atoll.site import Site
 from atoll.states import ENDED
 
-_ORDER = ("site", "provider", "group", "session")
+R = TypeVar("R", Policy, Budget)
+_ORDER = ("budget", "policy", "site", "provider", "group", "session")
+"""What limits comes before what it limits."""
 
 
 def apply(parser: Parser) -> Run:
@@ -33,11 +38,29 @@ def _apply(args: argparse.Namespace) -> int:
     nouns = [(kind_of(document), READERS[kind_of(document)](document)) for document in found]
     connection = client(args)
     for kind, noun in sorted(nouns, key=lambda pair: _ORDER.index(pair[0])):
-        name, verb = (
-            apply_session(connection, noun) if isinstance(noun, SessionSpec) else apply_object(connection, noun)
-        )
+        name, verb = _apply_one(connection, noun)
         print(f"{kind}/{name} {verb}", flush=True)
     return 0
+
+
+def _apply_one(connection: Client, noun: Noun) -> tuple[str, str]:
+    if isinstance(noun, SessionSpec):
+        return apply_session(connection, noun)
+    if isinstance(noun, Policy):
+        return apply_rules(noun, connection.policy, connection.apply_policy)
+    if isinstance(noun, Budget):
+        return apply_rules(noun, connection.budget, connection.apply_budget)
+    return apply_object(connection, noun)
+
+
+def apply_rules(noun: R, ask: Callable[[str], Any], put: Callable[[R], Any]) -> tuple[str, str]:
+    """Make a policy or a budget as given; return its name and `created`, `changed` or `unchanged`."""
+    try:
+        before = ask(noun.name).spec
+    except NotFound:
+        before = None
+    after = put(noun).spec
+    return noun.name, "created" if before is None else "unchanged" if before == after else "changed"
 
 
 def apply_object(connection: Client, noun: Site | Group | Provider) -> tuple[str, str]:

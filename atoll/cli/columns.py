@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from atoll import duration
 from atoll.cli.output import Columns, ago, money, size, slots
-from atoll.client.views import EventView
+from atoll.client.views import BudgetView, CostView, EventView
 from atoll.host.system import SystemClock
 
 
@@ -30,6 +30,13 @@ def date_time(moment: float | None) -> str:
 def event_name(event: EventView) -> str:
     """Return what an event is about, for people; an instance has no name, an event about one tells its group's."""
     return event.key if event.kind in ("instance", "plan") else event.name or event.key
+
+
+def bar(view: BudgetView, width: int = 20) -> str:
+    """Return a budget as a bar: what is spent, what is committed beside it, what is left."""
+    spent = min(width, round(width * view.spent / view.amount))
+    both = min(width, max(spent, round(width * (view.spent + view.committed) / view.amount)))
+    return f"[{'#' * spent}{'+' * (both - spent)}{'.' * (width - both)}]"
 
 
 SESSIONS: Columns = {
@@ -100,10 +107,39 @@ TOKENS: Columns = {
     "ID": lambda t: t.id[:12],
     "KIND": lambda t: t.kind,
     "OWNER": lambda t: t.owner,
+    "ROLES": lambda t: ",".join(t.roles),
     "SITE": lambda t: t.site,
     "GROUP": lambda t: t.group,
     "USES": lambda t: str(t.uses_left) if t.kind == "join" else "",
     "EXPIRES": lambda t: date_time(t.expires_at),
+}
+POLICIES: Columns = {
+    "NAME": lambda p: p.name,
+    "PROJECT": lambda p: p.project or "all",
+    "IN FORCE": lambda p: "yes" if p.active else "shadow" if p.shadow else "no",
+    "DENY": lambda p: str(len(p.spec.get("deny", ()))),
+    "APPROVE": lambda p: str(len(p.spec.get("approve", ()))),
+    "PREFER": lambda p: str(len(p.spec.get("prefer", ()))),
+    "AGE": lambda p: _age(p.created_at),
+}
+RULE_PROBLEMS: Columns = {"RULE": lambda r: r.rule, "DOES NOT APPLY, SINCE": lambda r: r.why}
+DIFFERENCES: Columns = {
+    "TIME": lambda d: clock_time(d.at),
+    "SESSION": lambda d: d.name,
+    "LIVE": lambda d: d.live,
+    "SHADOW": lambda d: d.shadow,
+}
+BUDGETS: Columns = {
+    "NAME": lambda b: b.name,
+    "PROJECT": lambda b: b.project or "all",
+    "PERIOD": lambda b: b.period,
+    "": lambda b: bar(b),
+    "SPENT": lambda b: money(b.spent),
+    "COMMITTED": lambda b: money(b.committed),
+    "LEFT": lambda b: money(b.left),
+    "OF": lambda b: money(b.amount),
+    "ENDS IN": lambda b: "never" if b.ends is None else duration.rough(max(0.0, b.ends - SystemClock().now())),
+    "NOW": lambda b: b.stage,
 }
 SHAPES: Columns = {
     "SHAPE": lambda o: o.target,
@@ -112,6 +148,14 @@ SHAPES: Columns = {
     "PRICE/H": lambda o: money(o.price) if o.price else "unknown",
     "STARTS IN": lambda o: duration.rough(o.start_s),
 }
+
+
+def made_of(parts: CostView) -> str:
+    """Return what a cost holds beside running: `0.02 delay, 0.01 risk`."""
+    beside = {"delay": parts.delay, "egress": parts.egress, "risk": parts.risk, "scarcity": parts.scarcity}
+    return ", ".join(f"{money(amount)} {name}" for name, amount in beside.items() if amount)
+
+
 OFFERS: Columns = {
     "KIND": lambda o: o.kind,
     "SITE": lambda o: o.site,
@@ -121,6 +165,7 @@ OFFERS: Columns = {
     "STARTS IN": lambda o: duration.rough(o.start_s) if o.start_s else "now",
     "PRICE/H": lambda o: money(o.price),
     "COST": lambda o: money(o.cost),
+    "OF WHICH": lambda o: made_of(o.parts),
 }
 REJECTED: Columns = {
     "SITE": lambda r: r.site,

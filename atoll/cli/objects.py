@@ -34,6 +34,8 @@ KINDS: dict[str, Kind] = {
     "groups": Kind(lambda c: c.groups(), columns.GROUPS, Client.group, Client.why_group),
     "sites": Kind(lambda c: c.sites(), columns.SITES, Client.site),
     "providers": Kind(lambda c: c.providers(), columns.PROVIDERS, Client.provider, health=Client.provider_health),
+    "policies": Kind(lambda c: c.policies(), columns.POLICIES, Client.policy),
+    "budgets": Kind(lambda c: c.budgets(), columns.BUDGETS, Client.budget),
     "instances": Kind(lambda c: c.instances(live=False), columns.INSTANCES),
     "tokens": Kind(lambda c: c.tokens(), columns.TOKENS),
     "events": Kind(lambda c: c.events(), columns.EVENTS),
@@ -43,6 +45,7 @@ KINDS: dict[str, Kind] = {
 def kind_named(word: str) -> Kind:
     """Return the kind of `session` or `sessions`; raise `Invalid` with a did-you-mean for others."""
     name = word.lower() if word.endswith("s") else f"{word.lower()}s"
+    name = name.replace("policys", "policies")
     if name not in KINDS:
         raise Invalid(f"unknown kind {word!r}", hint=hint(name, KINDS, f"kinds: {', '.join(KINDS)}"))
     return KINDS[name]

@@ -15,16 +15,16 @@ def up(parser: Parser) -> Run:
     parser.add_argument("--detach", action="store_true", help="return once it is ready; end it with `atoll down`")
     parser.add_argument("--no-agent", action="store_true", help="start no local agent")
     parser.add_argument("--agent-slots", metavar="SLOTS", help="what the local agent is to have: cpu=2,memory=4GiB")
-    return lambda args: _server_side("federation.main", "up", args)
+    return lambda args: server_side("federation.main", "up", args)
 
 
 def down(parser: Parser) -> Run:
     """Set up `atoll down`."""
     parser.add_argument("--sessions", action="store_true", help="end all sessions first")
-    return lambda args: _server_side("federation.main", "down", args)
+    return lambda args: server_side("federation.main", "down", args)
 
 
-def _server_side(module: str, name: str, args: argparse.Namespace) -> int:
+def server_side(module: str, name: str, args: argparse.Namespace) -> int:
     """Call a function of the server's part by name: this package never imports it otherwise."""
     try:
         call = getattr(import_module(module), name)

@@ -77,6 +77,20 @@ def _stop(args: argparse.Namespace) -> int:
     return 0
 
 
+def move(parser: Parser) -> Run:
+    """Set up `atoll move`."""
+    parser.add_argument("session", help="id or name; it must take checkpoints")
+    parser.add_argument("--to", default="", metavar="SITE|AGENT", help="where to (default: wherever there is a place)")
+    parser.add_argument("--project", help=argparse.SUPPRESS)
+    return _move
+
+
+def _move(args: argparse.Namespace) -> int:
+    view = client(args).move(args.session, args.to)
+    note(f"{view.name} {view.message}")
+    return 0
+
+
 def open_app(parser: Parser) -> Run:
     """Set up `atoll open`."""
     parser.add_argument("session", nargs="?", help="id or name; without it the page of the control plane")

@@ -19,6 +19,7 @@ def token(parser: Parser) -> Run:
     create.add_argument("--uses", type=int, default=1, metavar="N", help="how many machines may use it (1)")
     create.add_argument("--ttl", default="1h", metavar="TIME", help="how long it is good (1h)")
     create.add_argument("--owner", default="", help="whose machine or login it is")
+    create.add_argument("--role", action="append", default=[], metavar="ROLE", help="a role of --owner (repeatable)")
     create.add_argument("--api", action="store_true", help="a token for `atoll login`, for --owner")
     create.output()
     add("list", _list, "list tokens, without secrets", "atoll token list").output()
@@ -30,9 +31,11 @@ def token(parser: Parser) -> Run:
 def _create(args: argparse.Namespace) -> int:
     if args.api == bool(args.site):
         raise Invalid("say which token: --site NAME for a machine, or --api for a login", hint="exactly one of both")
+    if args.role and not args.api:
+        raise Invalid("roles are of API tokens", hint="add --api, and --owner for whom it is")
     connection = client(args)
     if args.api:
-        made = connection.create_api_token(args.owner)
+        made = connection.create_api_token(args.owner, args.role)
     else:
         made = connection.create_token(
             site=args.site,

@@ -7,8 +7,10 @@ from urllib.parse import quote
 
 import msgspec
 
+from atoll.budget import Budget
 from atoll.client.views import (
     AgentView,
+    BudgetView,
     DecisionView,
     EventView,
     FindingView,
@@ -16,9 +18,12 @@ from atoll.client.views import (
     HealthView,
     InstanceView,
     OfferView,
+    PolicyView,
     PriceListView,
     ProviderView,
+    RuleProblemView,
     SessionView,
+    ShadowView,
     SiteView,
     StatusView,
     StepView,
@@ -28,9 +33,10 @@ from atoll.client.views import (
     View,
     WhyView,
 )
-from atoll.document import dump_group, dump_provider, dump_session_spec, dump_site
+from atoll.document import dump_budget, dump_group, dump_policy, dump_provider, dump_session_spec, dump_site
 from atoll.errors import BY_CODE, AtollError, Invalid
 from atoll.group import Group, Provider
+from atoll.policy import Policy
 from atoll.session import SessionSpec
 from atoll.site import Site
 
@@ -158,6 +164,16 @@ def stop(project: str, ref: str) -> Call[SessionView]:
     return Call(method="POST", path=_sessions(project, ref, ":stop"), answer=SessionView)
 
 
+def approve(project: str, ref: str, role: str) -> Call[SessionView]:
+    """Approve a session as a role; empty: as each of the caller's that its policies know."""
+    return Call(method="POST", path=_sessions(project, ref, ":approve"), answer=SessionView, body={"role": role})
+
+
+def move(project: str, ref: str, to: str) -> Call[SessionView]:
+    """Move a session to a site or an agent, with `to` empty to the queue."""
+    return Call(method="POST", path=_sessions(project, ref, ":move"), answer=SessionView, body={"to": to})
+
+
 def session_why(project: str, ref: str) -> Call[WhyView]:
     """Ask why a session is as it is."""
     return Call(method="GET", path=_sessions(project, ref, "/why"), answer=WhyView)
@@ -251,6 +267,31 @@ def put(noun: Noun) -> Call[NounView]:
 def delete(collection: str, name: str) -> Call[None]:
     """Remove a named object or a token."""
     return Call(method="DELETE", path=f"/v1/{collection}/{_q(name)}", answer=type(None))
+
+
+def put_policy(policy: Policy) -> Call[PolicyView]:
+    """Create a policy, or make it as given."""
+    return Call(method="PUT", path=f"/v1/policies/{_q(policy.name)}", answer=PolicyView, body=dump_policy(policy))
+
+
+def shadow(name: str) -> Call[None]:
+    """Evaluate a policy beside the live one; empty: none."""
+    return Call(method="POST", path="/v1/policies:shadow", answer=type(None), body={"name": name})
+
+
+def policy_diff() -> Call[ShadowView]:
+    """Ask what the shadow would have decided otherwise."""
+    return Call(method="GET", path="/v1/policies:diff", answer=ShadowView)
+
+
+def policy_problems() -> Call[Page[RuleProblemView]]:
+    """Ask which rules and plug-ins fail."""
+    return Call(method="GET", path="/v1/policies:problems", answer=Page[RuleProblemView])
+
+
+def put_budget(budget: Budget) -> Call[BudgetView]:
+    """Create a budget, or make it as given."""
+    return Call(method="PUT", path=f"/v1/budgets/{_q(budget.name)}", answer=BudgetView, body=dump_budget(budget))
 
 
 def shapes(provider: str) -> Call[Page[OfferView]]:

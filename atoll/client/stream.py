@@ -163,8 +163,9 @@ class Follow:
     def _take_end(self, session: SessionView) -> SessionView | None:
         ended = session.state in ENDED
         if self.stay and not self.only and (not ended or 0 < self.attempt < session.attempt):
-            # The stream was opened for one attempt, and there is a newer one.
-            self._enter(max(session.attempt, self.attempt))
+            # The stream was opened for one attempt, and there is a newer one; a moved session's are read in turn.
+            newest = max(session.attempt, self.attempt)
+            self._enter(min(self.attempt + 1, newest) if session.moves else newest)
             return None
         self.done = True
         return session

@@ -12,12 +12,14 @@ from urllib.parse import urlencode
 import msgspec
 
 from atoll import __version__
+from atoll.budget import Budget
 from atoll.client import calls, profile
 from atoll.client.address import CONTROL_NAME, Address, tls_context, unreachable
 from atoll.client.calls import Call, Document, Noun, NounView, Page
 from atoll.client.stream import PAUSE_MAX_S, PAUSE_S, SILENCE_S, EventDecoder, Follow, Followed, ServerEvent, Watch
 from atoll.client.views import (
     AgentView,
+    BudgetView,
     DecisionView,
     EventView,
     FindingView,
@@ -25,9 +27,12 @@ from atoll.client.views import (
     HealthView,
     InstanceView,
     OfferView,
+    PolicyView,
     PriceListView,
     ProviderView,
+    RuleProblemView,
     SessionView,
+    ShadowView,
     SiteView,
     StatusView,
     StepView,
@@ -39,6 +44,7 @@ from atoll.client.views import (
 from atoll.errors import AtollError, Unavailable
 from atoll.host.system import SystemChance, SystemClock
 from atoll.ids import new_id
+from atoll.policy import Policy
 from atoll.session import SessionSpec
 from atoll.states import ENDED
 
@@ -105,6 +111,14 @@ class Client:
     def stop(self, ref: str) -> SessionView:
         """Stop a session: TERM, its grace period, KILL. Returns at once; `wait` waits for the end."""
         return self.call(calls.stop(self.project, ref))
+
+    def approve(self, ref: str, role: str = "") -> SessionView:
+        """Approve a session that waits for it, as one of this token's roles (default: as each that is asked for)."""
+        return self.call(calls.approve(self.project, ref, role))
+
+    def move(self, ref: str, to: str = "") -> SessionView:
+        """Ask a session for a checkpoint, to go on at `to` (a site or an agent; empty: wherever there is a place)."""
+        return self.call(calls.move(self.project, ref, to))
 
     def wait(self, ref: str, *, timeout: float | None = None) -> SessionView:
         """Return the session once it has ended; raise `Unavailable` after `timeout` seconds."""
@@ -225,7 +239,7 @@ class Client:
         return self.call(calls.put(noun))
 
     def delete(self, collection: str, name: str) -> None:
-        """Remove one of the `sites`, `groups` or `providers`."""
+        """Remove one of the `sites`, `groups`, `providers`, `policies` or `budgets`."""
         self.call(calls.delete(collection, name))
 
     def shapes(self, provider: str) -> list[OfferView]:
@@ -280,6 +294,42 @@ class Client:
         """Return instances; `live` leaves out those that were seen to be gone."""
         return self.call(calls.instances(group, provider, live)).items
 
+    def policies(self) -> list[PolicyView]:
+        """Return all policies."""
+        return self.call(calls.objects("policies", Page[PolicyView])).items
+
+    def policy(self, name: str) -> PolicyView:
+        """Return a policy."""
+        return self.call(calls.named("policies", name, PolicyView))
+
+    def apply_policy(self, policy: Policy) -> PolicyView:
+        """Create a policy, or make it as given; it is in force at once."""
+        return self.call(calls.put_policy(policy))
+
+    def shadow(self, policy: str = "") -> None:
+        """Evaluate a policy beside the live one, without acting; with an empty name, none."""
+        self.call(calls.shadow(policy))
+
+    def policy_diff(self) -> ShadowView:
+        """Return how the shadow's decisions differ from the live policy's."""
+        return self.call(calls.policy_diff())
+
+    def policy_problems(self) -> list[RuleProblemView]:
+        """Return the rules and plug-ins that fail, and so do not apply."""
+        return self.call(calls.policy_problems()).items
+
+    def budgets(self) -> list[BudgetView]:
+        """Return how all budgets stand."""
+        return self.call(calls.objects("budgets", Page[BudgetView])).items
+
+    def budget(self, name: str) -> BudgetView:
+        """Return how a budget stands."""
+        return self.call(calls.named("budgets", name, BudgetView))
+
+    def apply_budget(self, budget: Budget) -> BudgetView:
+        """Create a budget, or make it as given."""
+        return self.call(calls.put_budget(budget))
+
     # Tokens, cost, the installation
 
     def tokens(self) -> list[TokenView]:
@@ -293,9 +343,9 @@ class Client:
         body = {"kind": "join", "site": site, "group": group, "uses": uses, "ttl_s": ttl_s, "owner": owner}
         return self.call(calls.create_token(body))
 
-    def create_api_token(self, owner: str) -> TokenView:
-        """Make an API token for `owner`; its secret is in this answer only."""
-        return self.call(calls.create_token({"kind": "api", "owner": owner}))
+    def create_api_token(self, owner: str, roles: Sequence[str] = ()) -> TokenView:
+        """Make an API token for `owner` with `roles`, which only an administrator may give; see `create_token`."""
+        return self.call(calls.create_token({"kind": "api", "owner": owner, "roles": list(roles)}))
 
     def delete_token(self, token: str) -> None:
         """Make a token worthless, by its id."""

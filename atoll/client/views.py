@@ -46,7 +46,8 @@ class MemberView(View):
 class SessionView(View):
     """A session. `cost` is what it has cost up to now, `saved` that against on-demand prices.
 
-    `wait_s` is the time it has waited for a place, over all attempts.
+    `wait_s` is the time it has waited for a place, over all attempts. `moves` counts how often it was moved;
+    `moving` is the reason of the move that is under way.
     """
 
     id: str
@@ -59,6 +60,8 @@ class SessionView(View):
     hint: str
     attempt: int
     interruptions: int
+    moves: int
+    moving: str
     exit_code: int | None
     site: str
     group: str
@@ -73,6 +76,7 @@ class SessionView(View):
     started_at: float | None
     ended_at: float | None
     spec: dict[str, Any]
+    approved_by: str = ""
 
 
 class AgentView(View):
@@ -206,6 +210,64 @@ class PriceListView(View):
     remarks: list[PriceRemarkView] = []
 
 
+class PolicyView(View):
+    """A policy; `active`: it is in force; `shadow`: it is evaluated beside the one in force. `spec` is its document."""
+
+    name: str
+    project: str
+    active: bool
+    shadow: bool
+    spec: dict[str, Any]
+    created_at: float
+
+
+class DifferenceView(View):
+    """A waiting session that live policy and shadow decided otherwise."""
+
+    at: float
+    session: str
+    name: str
+    live: str
+    shadow: str
+
+
+class ShadowView(View):
+    """What is known of the shadow policy: sessions it was asked about, differences by kind, the newest of them."""
+
+    policy: str
+    since: float
+    asked: int
+    counts: dict[str, int]
+    newest: list[DifferenceView]
+
+
+class RuleProblemView(View):
+    """A rule or plug-in that does not apply since it fails."""
+
+    rule: str
+    why: str
+
+
+class BudgetView(View):
+    """How a budget stands: `left` is what is neither spent nor committed, `stage` what is done now (empty: nothing).
+
+    `began` and `ends` are its present period's; `ends` is None for one that has no end.
+    """
+
+    name: str
+    project: str
+    period: str
+    amount: float
+    spent: float
+    committed: float
+    left: float
+    stage: str
+    began: float
+    ends: float | None
+    spec: dict[str, Any]
+    created_at: float
+
+
 class ProviderView(View):
     """A cloud account. `credentials_at` is since when it has the credentials it has here, None where it has none."""
 
@@ -230,13 +292,24 @@ class TokenView(View):
     uses_left: int
     expires_at: float | None
     created_at: float
+    roles: list[str] = []
     secret: str = ""
     command: str = ""
     paste: str = ""
 
 
+class CostView(View):
+    """What an offer's cost is made of; `risk`, `scarcity` and `delay` decide between offers, and nobody pays them."""
+
+    run: float = 0.0
+    delay: float = 0.0
+    egress: float = 0.0
+    risk: float = 0.0
+    scarcity: float = 0.0
+
+
 class OfferView(View):
-    """One ranked way to run a session; `price` an hour for its share, `cost` expected in all."""
+    """One ranked way to run a session; `price` an hour for its share, `cost` expected in all, made of `parts`."""
 
     kind: str
     site: str
@@ -247,6 +320,7 @@ class OfferView(View):
     cost: float
     start_s: float
     spot: bool
+    parts: CostView = msgspec.field(default_factory=CostView)
 
 
 class RejectionView(View):

@@ -1,4 +1,4 @@
-"""The document form of sessions, groups, providers and sites: what YAML files hold and the REST API takes.
+"""The document form of sessions, groups, sites, policies and so on: what YAML files hold and the REST API takes.
 
 Every key is optional unless said; an unknown key is an error with "did you mean". cpu is in cores (`0.5`,
 `"500m"`), memory and disk are `"24GiB"` or bytes, durations `"10m"` or seconds, prices units an hour.
@@ -6,13 +6,16 @@ What `dump_…` writes, the reader of the same noun reads back as an equal objec
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
+from atoll.budget import Budget
 from atoll.document.group import dump_group, group
 from atoll.document.place import dump_provider, dump_site, provider, site
+from atoll.document.rules import budget, dump_budget, dump_policy, policy
 from atoll.document.session import MAX_APP_NAME, MAX_NODES, MAX_STDIN, dump_session_spec, session_spec
 from atoll.errors import Invalid
 from atoll.group import Group, Provider
+from atoll.policy import Policy
 from atoll.session import SessionSpec
 from atoll.site import Site
 from atoll.suggest import hint
@@ -22,22 +25,32 @@ __all__ = [
     "MAX_NODES",
     "MAX_STDIN",
     "READERS",
+    "Noun",
+    "budget",
+    "dump_budget",
     "dump_group",
+    "dump_policy",
     "dump_provider",
     "dump_session_spec",
     "dump_site",
     "group",
     "kind_of",
+    "policy",
     "provider",
     "session_spec",
     "site",
 ]
 
-READERS: Mapping[str, Callable[[Mapping[str, Any]], SessionSpec | Group | Provider | Site]] = {
+Noun: TypeAlias = SessionSpec | Group | Provider | Site | Policy | Budget
+"""What a document may describe."""
+
+READERS: Mapping[str, Callable[[Mapping[str, Any]], Noun]] = {
     "session": session_spec,
     "group": group,
     "provider": provider,
     "site": site,
+    "policy": policy,
+    "budget": budget,
 }
 """Reader of a document by its `kind`."""
 

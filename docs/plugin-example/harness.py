@@ -91,6 +91,7 @@ class LabHarness:
 
 
 def kill_below(folder):
+    """End every process of the machines in a folder, and what it starts meanwhile."""
     while pids := processes_below(folder):
         for pid in pids:
             with suppress(ProcessLookupError):

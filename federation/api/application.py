@@ -7,13 +7,16 @@ import msgspec
 from aiohttp import web
 
 from atoll.errors import Forbidden, Invalid
+from atoll.policy import ADMIN
 from atoll.suggest import hint
 from federation.api import (
     agents,
+    budgets,
     groups,
     installation,
     joining,
     market,
+    policies,
     prices,
     problems,
     providers,
@@ -29,7 +32,10 @@ from federation.api.route import MAX_BODY, Access, Call, Route, Services
 Front = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 """Looks at a request before all routes and may answer it: the gateway."""
 
-RESOURCES = (installation, sessions, session_streams, agents, groups, sites, providers, prices, market, tokens, joining)
+RESOURCES = (
+    installation, sessions, session_streams, agents, groups, sites, providers, prices, policies, budgets, market,
+    tokens, joining,
+)  # fmt: skip
 _NOBODY = Caller("")
 
 
@@ -108,6 +114,10 @@ def _fronts(fronts: Sequence[Front]) -> Any:
 def _serve(services: Services, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def serve(request: web.Request) -> web.StreamResponse:
         caller = _NOBODY if route.access is Access.OPEN else await services.door.caller(request)
+        if route.access is Access.ADMIN and ADMIN not in caller.roles:
+            raise Forbidden(
+                f"{caller.owner} is no administrator", hint="use a token with the role admin: atoll token create --api"
+            )
         call = Call(
             request=request,
             services=services,

@@ -27,10 +27,11 @@ class Tokens(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: `owner` goes into records; `by_cookie` when a browser vouches with its cookie."""
+    """Who asks: `owner` goes into records; `by_cookie` when a browser vouches with its cookie: it has no `roles`."""
 
     owner: str
     by_cookie: bool = False
+    roles: tuple[str, ...] = ()
 
 
 class Door:
@@ -49,7 +50,8 @@ class Door:
         """
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and secret.startswith("atk_"):
-            return Caller((await self._tokens.authenticate(secret.strip())).owner)
+            token = await self._tokens.authenticate(secret.strip())
+            return Caller(token.owner, roles=token.roles)
         name, purpose = (APP_COOKIE, Purpose.APP) if session else (PAGE_COOKIE, Purpose.PAGE)
         cookie = request.cookies.get(cookie_name(request, name))
         if not cookie:

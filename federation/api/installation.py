@@ -10,7 +10,7 @@ from federation.api import views
 from federation.api.route import Access, Call, Page, Query, Route
 from federation.api.stream import watch as watch_stream
 
-KINDS = ("session", "agent", "group", "instance", "site", "provider", "token", "plan", "price")
+KINDS = ("session", "agent", "group", "instance", "site", "provider", "token", "plan", "price", "policy", "budget")
 
 
 class Health(msgspec.Struct):

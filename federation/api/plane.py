@@ -5,16 +5,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from atoll.agent import Agent
+from atoll.budget import Budget
 from atoll.clock import Clock
 from atoll.group import Group, Provider
 from atoll.instance import Instance, Shape
 from atoll.offer import Decision
 from atoll.plan import Plan
+from atoll.policy import Policy
 from atoll.session import Session, SessionSpec
 from atoll.site import Site
 from atoll.token import Token
 from federation.control.config import ControlConfig
+from federation.control.policies import Shadow
 from federation.control.prices import PriceFile, Standing
+from federation.control.rulings import Active
+from federation.control.spending import Account
 from federation.ports import Bus, LogStore, Store
 from providers.port import Driver
 
@@ -65,6 +70,14 @@ class SessionsPort(Protocol):
 
     async def stop(self, project: str, ref: str, *, by: str) -> Session:
         """Begin to stop one."""
+        ...
+
+
+class MovesPort(Protocol):
+    """Moves of sessions."""
+
+    async def request(self, project: str, ref: str, to: str, *, by: str) -> Session:
+        """Begin to move one to a site or an agent, with `to` empty to the queue."""
         ...
 
 
@@ -185,7 +198,7 @@ class TokensPort(Protocol):
         """Return the row and its secret."""
         ...
 
-    async def create_api(self, owner: str) -> tuple[Token, str]:
+    async def create_api(self, owner: str, roles: Sequence[str] = ()) -> tuple[Token, str]:
         """Return the row and its secret, `atk_…`."""
         ...
 
@@ -278,8 +291,82 @@ class PricesPort(Protocol):
         ...
 
 
+class PoliciesPort(Protocol):
+    """Policies, the shadow, and what is in force."""
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Plug-ins that could not be loaded, with why."""
+        ...
+
+    @property
+    def shadow_name(self) -> str:
+        """The shadow's name."""
+        ...
+
+    async def list(self) -> list[Policy]:
+        """Return all."""
+        ...
+
+    async def get(self, name: str) -> Policy:
+        """Return one, or raise `NotFound`."""
+        ...
+
+    async def apply(self, row: Policy, *, by: str) -> tuple[Policy, bool]:
+        """Add or change one; the flag says that it is new."""
+        ...
+
+    async def delete(self, name: str, *, by: str) -> None:
+        """Remove one."""
+        ...
+
+    async def active(self) -> Active:
+        """Return what is in force."""
+        ...
+
+    async def set_shadow(self, name: str, *, by: str) -> None:
+        """Choose the shadow."""
+        ...
+
+    async def differences(self) -> Shadow:
+        """Return what is known of the shadow."""
+        ...
+
+
+class BudgetsPort(Protocol):
+    """Budgets."""
+
+    async def list(self) -> list[Account]:
+        """Return how all stand."""
+        ...
+
+    async def get(self, name: str) -> Account:
+        """Return how one stands, or raise `NotFound`."""
+        ...
+
+    async def apply(self, row: Budget, *, by: str) -> bool:
+        """Add or change one; return whether it is new."""
+        ...
+
+    async def delete(self, name: str, *, by: str) -> None:
+        """Remove one."""
+        ...
+
+
+class ApprovalsPort(Protocol):
+    """Approvals."""
+
+    async def approve(self, project: str, ref: str, *, by: str, has: Sequence[str], role: str = "") -> Session:
+        """Approve a waiting session."""
+        ...
+
+
 class LinksPort(Protocol):
     """The agents' links."""
+
+    def owes(self, run: str) -> bool:
+        """Say whether a connected agent has yet to send the rest of the output of a run that has ended."""
+        ...
 
     def accept(self) -> asyncio.BaseProtocol:
         """Return the protocol of a new link."""
@@ -381,6 +468,26 @@ class Plane(Protocol):
     @property
     def prices(self) -> PricesPort:
         """Prices."""
+        ...
+
+    @property
+    def moves(self) -> MovesPort:
+        """Moves."""
+        ...
+
+    @property
+    def policies(self) -> PoliciesPort:
+        """Policies."""
+        ...
+
+    @property
+    def budgets(self) -> BudgetsPort:
+        """Budgets."""
+        ...
+
+    @property
+    def approvals(self) -> ApprovalsPort:
+        """Approvals."""
         ...
 
     @property

@@ -25,6 +25,7 @@ class Access(StrEnum):
 
     OPEN = "open"  # anyone who can reach the port
     USER = "user"  # the bearer of an API token, or a logged-in browser
+    ADMIN = "admin"  # the bearer of an API token with the role `admin`
 
 
 class Page(msgspec.Struct, Generic[Item]):

@@ -23,7 +23,8 @@ _BASE = "/v1/projects/{project}/sessions/{ref}"
 class LogsQuery(Query):
     """`channel` out, err or both; `follow=1` stays until the logs are complete; `out` and `err` are offsets.
 
-    `attempt` 0 means the current one and, when following, all later ones.
+    `attempt` 0 means the current one and, when following, all later ones; of a session that was moved, all: each
+    goes on where the last one left off.
     """
 
     channel: str = "both"
@@ -71,7 +72,8 @@ class Follower:
         self._query = query
         self._row = row
         self._shown: tuple[str, str, str] | None = None
-        self._tail = Tail(query.attempt or row.attempt, {c: getattr(query, c) for c in self._channels(query)})
+        begin = 1 if row.moves else row.attempt
+        self._tail = Tail(query.attempt or begin, {c: getattr(query, c) for c in self._channels(query)})
 
     @staticmethod
     def _channels(query: LogsQuery) -> list[str]:
@@ -85,10 +87,12 @@ class Follower:
             # The state first: an end seen here tells the final sizes of what is read after it.
             self._row = await self._call.control.sessions.get(self._row.project, self._row.id)
             await self._send_state(stream)
+            owed = self._call.control.links.owes(self._run)
             await self._send_output(stream)
-            if self._tail.attempt != self._row.attempt and not self._query.attempt:
+            later = self._tail.attempt < self._row.attempt and not self._query.attempt
+            if later and not (owed and self._query.follow):
                 hints.forget(self._topic)
-                self._tail = Tail(self._row.attempt, dict.fromkeys(self._tail.offsets, 0))
+                self._tail = Tail(self._next_attempt, dict.fromkeys(self._tail.offsets, 0))
                 hints.listen(self._topic)
                 continue
             if not self._query.follow or await self._complete():
@@ -99,6 +103,11 @@ class Follower:
     @property
     def _run(self) -> str:
         return run_id(self._row.id, self._tail.attempt, self._query.rank)
+
+    @property
+    def _next_attempt(self) -> int:
+        """A moved session's output goes on from attempt to attempt; one that had to start anew begins anew."""
+        return self._tail.attempt + 1 if self._row.moves else self._row.attempt
 
     @property
     def _topic(self) -> str:
@@ -128,7 +137,7 @@ class Follower:
 
     async def _complete(self) -> bool:
         over = self._row.state in ENDED or (self._query.attempt and self._tail.attempt < self._row.attempt)
-        if not over:
+        if not over or self._call.control.links.owes(self._run):
             return False
         member = next((m for m in self._row.members if m.rank == self._query.rank), None)
         if member is None or self._tail.attempt != self._row.attempt or member.state is not MemberState.EXITED:

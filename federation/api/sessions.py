@@ -26,6 +26,18 @@ class Submission(msgspec.Struct, kw_only=True):
     count: int = 1
 
 
+class Approval(msgspec.Struct, kw_only=True):
+    """`role`: as which of the caller's roles; empty: as each that the session's policies know."""
+
+    role: str = ""
+
+
+class Destination(msgspec.Struct, kw_only=True):
+    """Where a session is to go on: a site's name, or an agent's name or id; empty: wherever the router puts it."""
+
+    to: str = ""
+
+
 class ListQuery(Query):
     """`state`: one or more, by comma; `live=1`: only sessions that have not ended."""
 
@@ -100,6 +112,21 @@ async def stop(call: Call) -> api.SessionView:
     return await observe.session(call.services, row)
 
 
+async def approve(call: Call) -> api.SessionView:
+    """Approve a session that its policy holds until somebody with a role says so."""
+    body: Approval = call.body
+    project, ref, caller = call.path["project"], call.path["ref"], call.caller
+    row = await call.control.approvals.approve(project, ref, by=caller.owner, has=caller.roles, role=body.role)
+    return await observe.session(call.services, row)
+
+
+async def move(call: Call) -> api.SessionView:
+    """Ask a session for a checkpoint, upon which it goes on elsewhere; one that takes none in its time stays."""
+    body: Destination = call.body
+    row = await call.control.moves.request(call.path["project"], call.path["ref"], body.to, by=call.caller.owner)
+    return await observe.session(call.services, row)
+
+
 async def why(call: Call) -> api.WhyView:
     """Return why a session is as it is, with the decisions that led there."""
     return views.why(await call.control.why.session(call.path["project"], call.path["ref"]))
@@ -133,6 +160,14 @@ ROUTES = (
     Route(
         method="POST", path=_BASE + "/{ref}:stop", handle=stop, access=Access.USER,
         answer=api.SessionView, summary="Stop a session",
+    ),
+    Route(
+        method="POST", path=_BASE + "/{ref}:approve", handle=approve, access=Access.USER, body=Approval,
+        answer=api.SessionView, summary="Approve a session as one of one's roles",
+    ),
+    Route(
+        method="POST", path=_BASE + "/{ref}:move", handle=move, access=Access.USER, body=Destination,
+        answer=api.SessionView, summary="Move a session that takes checkpoints",
     ),
     Route(
         method="GET", path=_BASE + "/{ref}/why", handle=why, access=Access.USER,

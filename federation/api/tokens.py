@@ -3,7 +3,8 @@
 import msgspec
 
 from atoll.client import views as api
-from atoll.errors import Invalid
+from atoll.errors import Forbidden, Invalid
+from atoll.policy import ADMIN
 from atoll.suggest import hint
 from federation.api import views
 from federation.api.grants import LOGIN_TTL_S, Purpose
@@ -18,7 +19,7 @@ MAX_TTL_S = 30 * 86400.0
 class NewToken(msgspec.Struct, kw_only=True):
     """`kind` join: for `uses` machines within `ttl_s` seconds, into `group` (default: the site's name) at `site`.
 
-    `kind` api: a credential for `owner`.
+    `kind` api: a credential for `owner`, with `roles`, which only an administrator may give.
     """
 
     kind: str = "join"
@@ -27,17 +28,24 @@ class NewToken(msgspec.Struct, kw_only=True):
     uses: int = 1
     ttl_s: float = 3600.0
     owner: str = ""
+    roles: list[str] = []
 
 
 async def create(call: Call) -> api.TokenView:
     """Make a token; its secret is shown this once."""
     body: NewToken = call.body
     owner = body.owner or call.caller.owner
+    if body.roles and ADMIN not in call.caller.roles:
+        raise Forbidden(
+            f"{call.caller.owner} may not give roles", hint="an administrator may: atoll token create --api"
+        )
     if body.kind == "api":
-        row, secret = await call.control.tokens.create_api(owner)
+        row, secret = await call.control.tokens.create_api(owner, body.roles)
         return views.token(row, secret=secret, command=f"atoll login {call.services.address.public_url}")
     if body.kind != "join":
         raise Invalid(f"there is no token kind {body.kind!r}", hint=hint(body.kind, _KINDS, ", ".join(_KINDS)))
+    if body.roles:
+        raise Invalid("a join token has no roles", hint="roles are of API tokens: --api")
     if not body.site:
         raise Invalid("site is missing", hint="say where the machine is, for example --site local")
     if not 1 <= body.uses <= 10_000 or not 0 < body.ttl_s <= MAX_TTL_S:

@@ -11,7 +11,7 @@ from atoll.group import Group, Provider
 from atoll.instance import Instance, Shape
 from atoll.money import PER_UNIT
 from atoll.offer import Decision, Offer, Rejection
-from atoll.plan import Note, Step
+from atoll.plan import Move, Note, Step
 from atoll.pricing import dump_price_rules
 from atoll.session import Member, Session
 from atoll.site import Site
@@ -56,6 +56,8 @@ def session(row: Session, now: float, names: Mapping[str, str], address: Address
         hint=row.hint,
         attempt=row.attempt,
         interruptions=row.interruptions,
+        moves=row.moves,
+        moving=row.moving.reason if row.moving else "",
         exit_code=row.exit_code,
         site=row.site,
         group=row.group,
@@ -69,6 +71,7 @@ def session(row: Session, now: float, names: Mapping[str, str], address: Address
         created_at=row.created_at,
         started_at=row.started_at,
         ended_at=row.ended_at,
+        approved_by=row.approved_by,
         spec=dump_session_spec(row.spec),
     )
 
@@ -199,6 +202,7 @@ def token(row: Token, *, secret: str = "", command: str = "", paste: str = "") -
         id=row.id[:16],
         kind=row.kind,
         owner=row.owner,
+        roles=list(row.roles),
         site=row.site,
         group=row.group,
         uses_left=row.uses_left,
@@ -236,6 +240,13 @@ def _offer(row: Offer) -> views.OfferView:
         cost=units(row.cost),
         start_s=row.start_s,
         spot=row.spot,
+        parts=views.CostView(
+            run=units(row.parts.run),
+            delay=units(row.parts.delay),
+            egress=units(row.parts.egress),
+            risk=units(row.parts.risk),
+            scarcity=units(row.parts.scarcity),
+        ),
     )
 
 
@@ -245,8 +256,20 @@ def _rejection(row: Rejection) -> views.RejectionView:
     )
 
 
-def step(row: Step | Note, plan: str, at: float) -> views.StepView:
-    """Return a plan step, or a note as one that keeps things as they are."""
+def step(row: Step | Note | Move, plan: str, at: float) -> views.StepView:
+    """Return a plan step, a note as one that keeps things as they are, or a session's move."""
+    if isinstance(row, Move):
+        first = row.to[0] if row.to else None
+        return views.StepView(
+            at=at,
+            plan=plan,
+            action="move",
+            group=first.group if first else "",
+            reason=row.reason,
+            message=row.message,
+            agent=first.target if first else "",
+            sessions=[row.session],
+        )
     if isinstance(row, Note):
         return views.StepView(
             at=at,

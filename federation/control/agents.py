@@ -5,16 +5,13 @@ from collections.abc import Callable, Sequence
 from atoll.agent import Agent
 from atoll.errors import Conflict, NotFound
 from atoll.instance import Instance
-from atoll.session import MemberState, Session
+from atoll.session import Session
 from atoll.slots import Slots, total
-from atoll.states import PLACED, AgentState, InstanceState, Reason
+from atoll.states import KEPT, PLACED, AgentState, InstanceState, Reason
 from federation.control.changes import Change, Changes
 from federation.control.links import Links, LiveAgent
-from federation.control.members import current_runs, vanished
+from federation.control.members import holders, vanished
 from tunnel import wire
-
-KEPT = (AgentState.READY, AgentState.DRAINING)
-"""States of agents that belong to the installation."""
 
 
 class Agents:
@@ -94,8 +91,8 @@ class Agents:
             await vanished(change, agent, Reason.AGENT_GONE, f"agent {row.name} left")
             await change.agent(row, AgentState.LEFT, Reason.LEFT, text)
             instance = await change.tx.get(Instance, row.instance) if row.instance else None
-            if instance and instance.state not in (InstanceState.ENDING, InstanceState.GONE):
-                await change.instance(instance, InstanceState.ENDING, Reason.LEFT, f"its agent left: {text}")
+            if instance:
+                await change.end(instance, Reason.LEFT, f"its agent left: {text}")
         self._on_change()
 
     def tell_cordon(self, row: Agent) -> None:
@@ -128,23 +125,17 @@ async def undrain(change: Change, row: Agent, reason: Reason, message: str) -> A
 
 
 def by_agent(rows: Sequence[Session]) -> dict[str, list[tuple[str, Session]]]:
-    """Return which runs of these placed sessions occupy slots on which agent."""
+    """Return which runs of these placed sessions occupy slots on which agent, those that a move holds for included."""
     result: dict[str, list[tuple[str, Session]]] = {}
     for row in rows:
-        for run, member in current_runs(row):
-            if member.state is not MemberState.EXITED:
-                result.setdefault(member.agent, []).append((run, row))
+        for run, member in holders(row):
+            result.setdefault(member.agent, []).append((run, row))
     return result
 
 
 def used(agent: str, rows: Sequence[Session]) -> Slots:
     """Return the slots that these placed sessions hold on an agent: free is capacity less this."""
-    return total(
-        member.slots
-        for row in rows
-        for member in row.members
-        if member.agent == agent and member.state is not MemberState.EXITED
-    )
+    return total(member.slots for row in rows for _, member in holders(row) if member.agent == agent)
 
 
 async def _find(change: Change, ref: str) -> Agent:

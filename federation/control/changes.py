@@ -16,6 +16,7 @@ from atoll.states import (
     AGENT_MOVES,
     ENDED,
     INSTANCE_MOVES,
+    PLACED,
     SESSION_MOVES,
     AgentState,
     InstanceState,
@@ -23,6 +24,8 @@ from atoll.states import (
     SessionState,
     check_move,
 )
+from atoll.token import Token
+from federation.control.mirror import Mirror
 from federation.control.steps import Steps
 from federation.ports import Bus, Store, Transaction
 
@@ -47,8 +50,13 @@ class Change:
     async def session(
         self, row: Session, to: SessionState, reason: Reason, message: str = "", *, hint: str = "", **fields: Any
     ) -> Session:
-        """Move a session; `fields` replace others of its fields. No event when nothing a reader sees changed."""
+        """Move a session; `fields` replace others of its fields. No event when nothing a reader sees changed.
+
+        One that ends, waits or is being stopped holds no slots to move to any more.
+        """
         check_move(SESSION_MOVES, row.state, to, f"session {row.id}")
+        if to not in PLACED or fields.get("stopping_as"):
+            fields.setdefault("moving", None)
         if to in ENDED and row.ended_at is None:
             fields.setdefault("ended_at", self.now)
         saved = await self.tx.update(replace(row, state=to, reason=reason, message=message, hint=hint, **fields))
@@ -80,6 +88,18 @@ class Change:
         await self.event("instance", row.id, to, name=row.group, reason=reason, message=message)
         return saved
 
+    async def end(self, row: Instance, reason: Reason, message: str, *, console: str = "") -> Instance:
+        """Decide that an instance ends, whatever it is at; one that was never asked for is gone at once.
+
+        Its join token is void from here on. One that is ending or gone stays as it is.
+        """
+        if row.state in (InstanceState.ENDING, InstanceState.GONE):
+            return row
+        for token in await self.tx.find(Token, instance=row.id):
+            await self.tx.delete(Token, token.id)
+        to = InstanceState.GONE if row.state is InstanceState.INTENDED else InstanceState.ENDING
+        return await self.instance(row, to, reason, message, console=console or row.console)
+
     async def interrupt(self, row: Session, reason: Reason, message: str) -> Session:
         """Take a session off agents that surely do not run it any more: back to the queue, or failed.
 
@@ -94,16 +114,70 @@ class Change:
             return await self.session(
                 row, _S.FAILED, Reason.RETRIES_EXHAUSTED, text, hint="raise retry.max, or refuse spot with --no-spot"
             )
+        return await self._queue(row, Reason.REQUEUED, f"queued again: {message}")
+
+    async def resume(self, row: Session) -> Session:
+        """Take a session on that has saved its state: onto the slots held for it, or to the queue where none are.
+
+        The attempt's cost is settled, and compared with on-demand prices, for its work is kept. Counts as a move,
+        not as an interruption.
+        """
+        moving = row.moving
+        text = f"saved its state at {row.site}" + (f": {moving.message}" if moving else "")
+        compared = row.on_demand_cost + on_demand(row, self.now)
+        ran = row.ran_s + (self.now - row.started_at if row.started_at is not None else 0.0)
+        row = replace(settle(row, self.now), ran_s=ran, moves=row.moves + 1, moved_at=self.now, on_demand_cost=compared)
+        if not (moving and moving.to and await self._ready(moving.to)):
+            return await self._queue(row, Reason.MOVED, text)
+        return await self.session(
+            row,
+            _S.STARTING,
+            Reason.MOVED,
+            f"moved from {row.site} to {moving.site}: {moving.message}",
+            attempt=row.attempt + 1,
+            members=moving.to,
+            site=moving.site,
+            group=moving.group,
+            price=sum(member.price for member in moving.to),
+            moving=None,
+            stopping_as=None,
+            started_at=None,
+            exit_code=None,
+        )
+
+    async def preempt(self, row: Session) -> Session:
+        """Put a session that was stopped for another back into the queue; this counts as no interruption."""
+        text = row.moving.message if row.moving else "made room for another session"
+        return await self._queue(settle(row, self.now), Reason.PREEMPTED, text)
+
+    async def stay(self, row: Session, why: str, *, hint: str = "") -> Session:
+        """Give a move up: the session runs on where it is, and what was held for it is free."""
+        text = f"stays at {row.site}: {why}"
+        if row.state is _S.RUNNING:
+            return await self.session(row, row.state, Reason.NOT_MOVED, text, hint=hint, moving=None, moved_at=self.now)
+        await self.event("session", row.id, row.state, name=row.name, reason=Reason.NOT_MOVED, message=text)
+        return await self.session(
+            row, row.state, row.reason, row.message, hint=row.hint, moving=None, moved_at=self.now
+        )
+
+    async def _ready(self, members: tuple[Member, ...]) -> bool:
+        agents = [await self.tx.get(Agent, member.agent) for member in members]
+        return all(agent is not None and agent.state is AgentState.READY for agent in agents)
+
+    async def _queue(self, row: Session, reason: Reason, message: str) -> Session:
         return await self.session(
             row,
             _S.QUEUED,
-            Reason.REQUEUED,
-            f"queued again: {message}",
+            reason,
+            message,
             members=(),
             instance="",
             site="",
             group="",
+            price=0,
             stopping_as=None,
+            started_at=None,
+            exit_code=None,
             queued_at=self.now,
         )
 
@@ -152,17 +226,33 @@ class Changes:
         self.bus = bus
         self.clock = clock
         self.steps = steps
+        self.mirror = Mirror()
         self._lock = asyncio.Lock()
 
     @asynccontextmanager
     async def commit(self, step: str) -> AsyncIterator[Change]:
         """Open a change that is committed as step `step`; watchers are woken after it."""
         async with self._lock:
-            async with self.store.transaction() as tx:
-                yield Change(tx, self.clock.now())
-                self.steps.before(step)
+            committing = False
+            try:
+                async with self.store.transaction() as tx:
+                    yield Change(tx, self.clock.now())
+                    self.steps.before(step)
+                    committing = True
+            except BaseException:
+                if committing:  # then it may have been committed all the same
+                    self.mirror.forget()
+                raise
+            self.mirror.apply(tx.written)
             self.steps.after(step)
         self.bus.publish("events")
+
+    async def rows(self) -> Mirror:
+        """Return the live rows of this moment; they change with the next commit."""
+        if not self.mirror.loaded:
+            async with self._lock, self.store.transaction() as tx:
+                await self.mirror.load(tx)
+        return self.mirror
 
     @asynccontextmanager
     async def look(self) -> AsyncIterator[Transaction]:

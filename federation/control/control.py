@@ -13,19 +13,27 @@ from atoll.instance import Instance
 from atoll.offer import Decision
 from atoll.session import Session, SessionSpec
 from atoll.site import Site
-from atoll.states import WAITING, InstanceState
-from federation.control.agents import KEPT, Agents
+from atoll.states import KEPT, WAITING, InstanceState
+from federation.control.adoption import Adoption
+from federation.control.agents import Agents
+from federation.control.approvals import Approvals
+from federation.control.budgets import Budgets
 from federation.control.catalog import Catalog
 from federation.control.changes import Changes
 from federation.control.config import ControlConfig
+from federation.control.demands import demand
+from federation.control.groupviews import GroupViews
 from federation.control.health import Healths
 from federation.control.launches import Launches
 from federation.control.links import Links
+from federation.control.moves import Moves
 from federation.control.named import Groups, Providers, Sites
+from federation.control.policies import Load, Policies
 from federation.control.prices import Prices, Verify
 from federation.control.quotas import Quotas
 from federation.control.reconcile import Reconciler
 from federation.control.scheduling import Scheduling
+from federation.control.seating import Seating
 from federation.control.sessions import Sessions
 from federation.control.steps import Steps
 from federation.control.sweep import Sweeper
@@ -33,7 +41,7 @@ from federation.control.tokens import Tokens
 from federation.control.usage import Ledger
 from federation.control.watch import Watch, recover
 from federation.control.why import Explanations
-from federation.control.world import Observer, demand
+from federation.control.world import Observer
 from federation.ports import Bus, LogStore, Store
 from federation.routing.place import rank
 from providers.port import Driver
@@ -78,14 +86,17 @@ class Instances:
 class Offers:
     """Dry runs of the router."""
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: Observer, seating: Seating, policies: Policies) -> None:
         self._observer = observer
+        self._seating = seating
+        self._policies = policies
 
     async def search(self, spec: SessionSpec) -> Decision:
         """Rank every way to run `spec` now, and say why the others are out; changes nothing."""
+        rules = (await self._policies.active()).rules
         world = await self._observer.look()
         asked = demand(Session(id="", name="", project="", owner="", spec=spec))
-        return rank(asked, self._observer.capacity(world))
+        return rank(asked, self._seating.capacity(world), now=world.now, rules=rules)
 
 
 class Control:
@@ -104,6 +115,7 @@ class Control:
         *,
         feeds: Callable[[Provider], Feed | None] = lambda _: None,
         verify: Verify | None = None,
+        plugins: Load = lambda: ([], {}),
         database: str = "",
     ) -> None:
         self.store, self.logs, self.bus, self.clock, self.config = store, logs, bus, clock, config
@@ -122,22 +134,32 @@ class Control:
         self.groups = Groups(changes, self.agents, self._changed)
         self.providers = Providers(changes, catalog, self._changed)
         self.tokens = Tokens(changes, config, chance, self._changed)
+        self.policies = Policies(changes, self._changed, plugins)
+        self.approvals = Approvals(changes, self.policies, self._changed)
+        self.budgets = Budgets(changes, self._changed)
         self.instances = Instances(changes)
         self.usage = Ledger(changes)
         self.why = Explanations(changes, self.sessions, self.agents, self.groups)
-        self._observer = observer = Observer(changes, self.links, catalog, quotas, clock)
-        self.offers = Offers(observer)
-        self._scheduling = Scheduling(changes, observer, self.links, self.agents, chance, kept=config.plans_kept)
+        self._observer = observer = Observer(changes, catalog, quotas, clock)
+        seating = Seating(changes.mirror, self.links, catalog)
+        views = GroupViews(changes.mirror, self.links, catalog, clock)
+        self.offers = Offers(observer, seating, self.policies)
+        self.moves = Moves(changes, self.links, self.sessions, observer, seating, config)
+        adoption = Adoption(changes, observer, self.agents, self.budgets, self.moves, kept=config.plans_kept)
+        self._scheduling = Scheduling(
+            changes, observer, seating, views, self.links, self.policies, self.budgets, adoption, chance
+        )
         self.launches = Launches(changes, catalog, quotas, self.links, config, clock)
         self.sweeper = Sweeper(changes, catalog, config)
         self.health = Healths(changes, self.providers, catalog, quotas, self.sweeper)
-        self._watch = Watch(changes, self.links, config)
+        self._watch = Watch(changes, self.links, self.moves, self.policies, config)
         self._tasks: set[asyncio.Task[None]] = set()
         self._schedule = Reconciler("schedule", self._scheduled, every=config.schedule_s)
         self._launch = Reconciler("launch", self.launches.round, every=config.launch_s)
         self._sweep = Reconciler("sweep", self.sweeper.round, every=config.sweep_s)
         self._watching = Reconciler("watch", self._watch.round, every=config.watch_s)
         self._pricing = Reconciler("prices", self.prices.round, every=config.prices_s)
+        self._budgeting = Reconciler("budgets", self.budgets.round, every=config.watch_s)
         self.prices.on_change = catalog.forget
         self._wire_hints()
 
@@ -149,6 +171,7 @@ class Control:
         self.launches.on_change = self._changed
         self.launches.on_progress = self._launch.hint
         self._watch.on_change = self._changed
+        self.moves.on_change = self._changed
         self._watch.on_silence = self.launches.observe_now
 
     async def start(self) -> None:
@@ -217,4 +240,4 @@ class Control:
         task.add_done_callback(self._tasks.discard)
 
     def _reconcilers(self) -> tuple[Reconciler, ...]:
-        return (self._watching, self._schedule, self._launch, self._sweep, self._pricing)
+        return (self._watching, self._schedule, self._launch, self._sweep, self._pricing, self._budgeting)

@@ -16,9 +16,8 @@ from atoll.agent import Agent
 from atoll.clock import Clock
 from atoll.group import Group, Provider
 from atoll.instance import Instance
-from atoll.states import AgentState, InstanceState, Reason
+from atoll.states import KEPT, AgentState, InstanceState, Reason
 from atoll.token import Token, TokenKind
-from federation.control.agents import KEPT
 from federation.control.bootscript import BootScript
 from federation.control.catalog import Catalog, priced
 from federation.control.changes import Change, Changes
@@ -123,7 +122,7 @@ class Launches:
                 await self._prepare(row)
                 self.on_progress()
             case _I.CREATING:
-                await self._create(row, provider, group)
+                await self._create(row, provider, driver, group)
             case _I.BOOTING | _I.STARTING | _I.JOINED:
                 await self._wait_for_join(row, driver, group)
             case _I.ENDING:
@@ -158,8 +157,7 @@ class Launches:
                 await change.tx.insert(token)
             await change.instance(now, _I.CREATING, now.reason, f"asks {row.provider} for {priced(row.shape)}")
 
-    async def _create(self, row: Instance, provider: Provider, group: Group | None) -> None:
-        driver = self._catalog.driver(provider)
+    async def _create(self, row: Instance, provider: Provider, driver: Driver, group: Group | None) -> None:
         intent = Intent(
             id=row.id,
             owner=self._owner,
@@ -251,8 +249,7 @@ class Launches:
             row = await change.tx.get(Instance, key)
             if row is None or row.state in (_I.ENDING, _I.GONE):
                 return
-            await change.tx.delete(Token, token_hash(self._secret(key)))
-            await change.instance(row, _I.ENDING, reason, message, console=console or row.console)
+            await change.end(row, reason, message, console=console)
         self.on_progress()
 
     async def _stop(self, row: Instance, driver: Driver) -> None:
@@ -345,9 +342,9 @@ class Launches:
                 await self._unlisted(row, "found switched off: by itself, or by someone else")
                 continue
             self._missing.pop(row.id, None)
-            await self._judge(row, machine)
+            await self._judge(row, machine, driver)
 
-    async def _judge(self, row: Instance, machine: Machine) -> None:
+    async def _judge(self, row: Instance, machine: Machine, driver: Driver) -> None:
         if machine.state is MachineState.ENDED:
             await self.gone(row.id, machine.message or "ended by the cloud")
         elif not row.provider_id and row.state is not _I.INTENDED:
@@ -359,17 +356,10 @@ class Launches:
                     await change.instance(now, _I.STOPPED, now.reason, "stopped; starts again when needed")
             self.on_change()
         elif row.state is _I.STARTING and machine.state is MachineState.STOPPED:
-            driver = await self._driver(row.provider)
-            if driver:
-                await self._changes.steps.run("cold.start", lambda: driver.start(row.provider_id))
+            await self._changes.steps.run("cold.start", lambda: driver.start(row.provider_id))
 
     async def _unlisted(self, row: Instance, why: str) -> None:
         """A confirmed machine that is long unlisted, or off, and whose agent is silent is ended: to learn the truth."""
         settled = row.state in (_I.BOOTING, _I.JOINED, _I.DRAINING, _I.STOPPED, _I.STARTING, _I.STOPPING)
         if settled and self._links.live(row.agent) is None and self._absent(row.id):
             await self.end(row.id, Reason.ENDED_BY_CLOUD, why)
-
-    async def _driver(self, provider: str) -> Driver | None:
-        async with self._changes.look() as tx:
-            row = await tx.get(Provider, provider)
-        return self._catalog.driver(row) if row else None

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -33,12 +33,14 @@ class LiveAgent:
     """An agent whose link is up and registered: facts of this moment, none of them stored.
 
     `told` are the commands (`start:<run>`, `stop:<run>`) already sent on this link, `heard` is when
-    anything last came over it (monotonic), `notice` the cloud's word that the machine will be taken.
+    anything last came over it (monotonic), `notice` the cloud's word that the machine will be taken, `protocol`
+    the one that the agent speaks. `exited` are the ended runs whose output it still owes, with its final sizes.
     """
 
     id: str
     link: Link
     epoch: int
+    protocol: int = wire.PROTOCOL
     told: set[str] = field(default_factory=set)
     heard: float = 0.0
     notice: str = ""
@@ -78,6 +80,7 @@ class Links:
         self._live: dict[str, LiveAgent] = {}
         self._silent_since: dict[str, float] = {}
         self._lost_at: deque[float] = deque()
+        self._changed: set[str] = set()
         self._settle_until = 0.0
         self.started = clock.monotonic()
         self.on_change: Callable[[], None] = lambda: None
@@ -97,6 +100,11 @@ class Links:
     def connected(self) -> list[str]:
         """Return the ids of all connected agents."""
         return list(self._live)
+
+    def take_changed(self) -> set[str]:
+        """Return the agents whose link or notice changed since the last call."""
+        changed, self._changed = self._changed, set()
+        return changed
 
     def silent_for(self, agent: str) -> float:
         """Return seconds since anything was heard of the agent (since this process began, if never)."""
@@ -144,6 +152,10 @@ class Links:
             raise Unavailable("the session's agent is not connected", hint="it reconnects by itself; try again shortly")
         return live.link.open_stream(wire.OpenStream(run=run, app=app, port=port), protocol)
 
+    def owes(self, run: str) -> bool:
+        """Say whether a connected agent has yet to send the rest of the output of a run that has ended."""
+        return any(run in live.exited for live in self._live.values())
+
     async def close(self) -> None:
         """Close all links; agents reconnect to whoever comes next."""
         for link, inbox in list(self._inboxes.items()):
@@ -184,6 +196,7 @@ class Links:
         live = inbox.agent
         if live and self._live.get(live.id) is live:
             del self._live[live.id]
+            self._changed.add(live.id)
             now = self._clock.monotonic()
             self._silent_since[live.id] = now  # up to here its pings were answered: its leases count from then (I8)
             self._note_loss(now)
@@ -233,12 +246,15 @@ class Links:
         match message:
             case wire.Report(report=report):
                 await self._report(live, report)
+            case wire.NoCheckpoint():
+                await self._no_checkpoint(live, message)
             case wire.Log():
                 await self._log(live, message)
             case wire.CordonAck(epoch=epoch, runs=runs):
                 await self._acknowledge(live, epoch, runs)
             case wire.Notice(in_s=in_s, message=text):
                 live.notice = text or f"will be taken away in {in_s:g} s"
+                self._changed.add(live.id)
                 self.on_change()
             case wire.Renew(csr=csr):
                 pem = self._config.authority.sign_agent(
@@ -290,9 +306,11 @@ class Links:
         before = self._live.pop(agent.id, None)
         if before and before.link is not link:
             before.link.close("the agent registered on a newer link")
-        live = LiveAgent(id=agent.id, link=link, epoch=agent.epoch, heard=self._clock.monotonic())
+        now = self._clock.monotonic()
+        live = LiveAgent(id=agent.id, link=link, epoch=agent.epoch, protocol=hello.protocol, heard=now)
         live.exited = {r.run: (r.out, r.err) for r in hello.runs if r.state == MemberState.EXITED}
         self._live[agent.id] = live
+        self._changed.add(agent.id)
         self._silent_since.pop(agent.id, None)
         return live
 
@@ -340,6 +358,21 @@ class Links:
         self._changes.bus.publish(f"log:{report.run}")
         self.on_change()
 
+    async def _no_checkpoint(self, live: LiveAgent, message: wire.NoCheckpoint) -> None:
+        """A run was not asked: its move ends now. Of a gang others may have been: there its time decides."""
+        async with self._changes.commit("session.stay") as change:
+            found = await find(change, live.id, message.run)
+            row = found[0] if found else None
+            if row is None or row.moving is None or row.moving.asked_at != message.asked_at or row.stopping_as:
+                return
+            if row.moving.reason is Reason.PREEMPTED:  # then there is nothing to wait for: it is stopped
+                moving = replace(row.moving, until=change.now)
+                await change.session(row, row.state, row.reason, message.message, moving=moving)
+            elif row.spec.nodes == 1:
+                hint = "handle the signal in the session's main process: it goes to no other"
+                await change.stay(row, message.message, hint=hint)
+        self.on_change()
+
     async def _log(self, live: LiveAgent, message: wire.Log) -> None:
         if not await self._owns(live, message.run):
             live.link.send(wire.LogAck(run=message.run, channel=message.channel, offset=message.offset))
@@ -348,8 +381,8 @@ class Links:
             raise Unavailable(f"there is no log channel {message.channel!r}")
         size = await self._logs.write(message.run, message.channel, message.offset, message.data)
         live.link.send(wire.LogAck(run=message.run, channel=message.channel, offset=size))
-        self._changes.bus.publish(f"log:{message.run}")
         await self._forget_if_complete(live, message.run)
+        self._changes.bus.publish(f"log:{message.run}")
 
     async def _owns(self, live: LiveAgent, run: str) -> bool:
         """Say whether logs of this run may come from this agent (S2); asked of the store once a run and link."""

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from atoll.errors import Invalid
 from atoll.ids import run_id, split_run_id
-from atoll.session import Member, MemberState, Session
+from atoll.session import Checkpoint, Member, MemberState, Session, SessionType
 from atoll.states import PLACED, Reason, SessionState
 from federation.control.changes import Change, on_demand, settle
 from tunnel.wire import RunReport
@@ -26,6 +26,13 @@ class Verdict(StrEnum):
 def current_runs(row: Session) -> list[tuple[str, Member]]:
     """Return the run ids of the current attempt with their members."""
     return [(run_id(row.id, row.attempt, member.rank), member) for member in row.members]
+
+
+def holders(row: Session) -> list[tuple[str, Member]]:
+    """Return the runs that hold slots: those that have not exited, and those of the next attempt during a move."""
+    held = row.moving.to if row.moving else ()
+    next_runs = [(run_id(row.id, row.attempt + 1, member.rank), member) for member in held]
+    return [(run, member) for run, member in current_runs(row) if member.state is not MemberState.EXITED] + next_runs
 
 
 async def find(change: Change, agent: str, run: str) -> tuple[Session, Member] | None:
@@ -51,7 +58,7 @@ async def apply(change: Change, agent: str, report: RunReport) -> Verdict:
         return Verdict.FORGET if report.state == MemberState.EXITED else Verdict.KILL
     if row.state not in PLACED:
         return Verdict.FORGET if report.state == MemberState.EXITED else Verdict.KILL
-    now = _updated(member, report, change.now)
+    now = _updated(member, report, change.now, row.spec.checkpoint)
     row = replace(row, members=tuple(now if m is member else m for m in row.members))
     if report.state == MemberState.EXITED:
         await _exited(change, row, now, report.message)
@@ -60,7 +67,7 @@ async def apply(change: Change, agent: str, report: RunReport) -> Verdict:
     return Verdict.KEEP
 
 
-def _updated(member: Member, report: RunReport, now: float) -> Member:
+def _updated(member: Member, report: RunReport, now: float, checkpoint: Checkpoint | None) -> Member:
     state = MemberState(report.state)
     started = member.started_at if member.started_at is not None or state is MemberState.STARTING else now
     if state is not MemberState.EXITED:
@@ -79,7 +86,14 @@ def _updated(member: Member, report: RunReport, now: float) -> Member:
         limits=report.limits or member.limits,
         out=report.out,
         err=report.err,
+        saved=_saved(report, reason, checkpoint),
     )
+
+
+def _saved(report: RunReport, reason: Reason, checkpoint: Checkpoint | None) -> bool:
+    """Say whether a run ended because it was asked for a checkpoint, and has taken one."""
+    asked = checkpoint is not None and report.asked and reason not in _NOT_ITS_OWN
+    return asked and checkpoint is not None and report.exit_code == checkpoint.exit_code
 
 
 async def _alive(change: Change, row: Session) -> None:
@@ -98,6 +112,8 @@ async def _alive(change: Change, row: Session) -> None:
     if row.state is _S.RUNNING:
         reason = row.reason
     where = "its agent is back" if row.state is _S.LOST else f"runs at {row.site}"
+    if row.state is _S.RUNNING:
+        where = row.message
     started = change.now if row.started_at is None else row.started_at
     await change.session(row, _S.RUNNING, reason, where, started_at=started)
 
@@ -109,8 +125,13 @@ async def _exited(change: Change, row: Session, member: Member, message: str) ->
     if row.stopping_as:
         await change.session(row, row.state, row.reason, row.message, hint=row.hint)
         return
-    if member.exit_code == 0:
+    if member.exit_code == 0 or (member.saved and row.moving):
         await _alive(change, row)
+        return
+    if member.saved:
+        text = f"member {member.rank} saved its state late: the others are stopped, and all resume together"
+        to = _S.LOST if row.state is _S.LOST else _S.STOPPING
+        await change.session(row, to, Reason.NOT_MOVED, text, stopping_as=_S.INTERRUPTED)
         return
     end = _S.INTERRUPTED if member.exit_code is None else _S.FAILED
     text = f"member {member.rank} ended with {_code(member.exit_code)}: the others are being stopped"
@@ -125,7 +146,14 @@ async def _finished(change: Change, row: Session, message: str) -> None:
         text = message or f"member {broken.rank} ended without an exit code ({broken.reason or 'unknown'})"
         await change.interrupt(row, broken.reason or Reason.AGENT_GONE, text)
         return
-    worst = next((m.exit_code for m in row.members if m.exit_code), broken.exit_code if broken else 0)
+    if _goes_on(row):
+        await change.resume(row)
+        return
+    if _preempted(row):
+        await change.preempt(row)
+        return
+    failed = [m.exit_code for m in sorted(row.members, key=lambda m: m.saved) if m.exit_code]
+    worst = next(iter(failed), None if broken else 0)
     if row.stopping_as is _S.FAILED and row.exit_code:
         worst = row.exit_code  # the member that failed first: the others only ended because they were told to
     to = row.stopping_as or (_S.SUCCEEDED if worst == 0 else _S.FAILED)
@@ -138,6 +166,25 @@ async def _finished(change: Change, row: Session, message: str) -> None:
     await change.session(
         row, to, reason, text, exit_code=worst, price=0, on_demand_cost=row.on_demand_cost + compared, instance=""
     )
+
+
+def _goes_on(row: Session) -> bool:
+    """Say whether a session whose members have all ended has saved its state, to take it up elsewhere.
+
+    Members that ended with 0 beside others that saved were done sooner: all start again from the checkpoint. A
+    failed member fails the session, unless the members were stopped only because one had saved.
+    """
+    if not any(member.saved for member in row.members):
+        return False
+    clean = all(member.saved or member.exit_code == 0 for member in row.members)
+    return row.stopping_as is _S.INTERRUPTED or (row.stopping_as is None and clean)
+
+
+def _preempted(row: Session) -> bool:
+    """Say whether a session was stopped for another one; a batch that ended with 0 all the same is simply done."""
+    if row.stopping_as is not _S.INTERRUPTED or row.moving is None:
+        return False
+    return row.spec.type is not SessionType.BATCH or any(member.exit_code for member in row.members)
 
 
 async def vanished(change: Change, agent: str, reason: Reason, message: str) -> None:

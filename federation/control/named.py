@@ -13,9 +13,8 @@ from atoll.instance import Instance, Shape
 from atoll.plan import Plan
 from atoll.price import PriceList
 from atoll.site import Site
-from atoll.states import AgentState, InstanceState, Reason
-from atoll.token import Token
-from federation.control.agents import KEPT, Agents, drain
+from atoll.states import KEPT, AgentState, InstanceState, Reason
+from federation.control.agents import Agents, drain
 from federation.control.catalog import Catalog
 from federation.control.changes import Change, Changes
 from federation.control.sealing import check_clear
@@ -172,7 +171,7 @@ class Groups(Named[Group]):
                 for agent in await change.tx.find(Agent, group=name, state=AgentState.READY)
             ]
             for instance in await change.tx.find(Instance, group=name, state=LIVE if now else EMPTY):
-                await _end(change, instance, why)
+                await change.end(instance, Reason.USER, why)
         for agent in drained:
             self._agents.tell_cordon(agent)
         self._on_change()
@@ -223,17 +222,6 @@ class Groups(Named[Group]):
         if row.kind is GroupKind.ELASTIC:
             return f"end them first: atoll group terminate {row.name} (add --now to end what runs there)"
         return "remove those first"
-
-
-async def _end(change: Change, row: Instance, why: str) -> None:
-    """End an instance whatever it is at; one that was never asked for is gone at once."""
-    if row.state is InstanceState.ENDING:
-        return
-    for token in await change.tx.find(Token, instance=row.id):
-        await change.tx.delete(Token, token.id)
-    row = await change.tx.get(Instance, row.id) or row
-    to = InstanceState.GONE if row.state is InstanceState.INTENDED else InstanceState.ENDING
-    await change.instance(row, to, Reason.USER, why)
 
 
 class Providers(Named[Provider]):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 import structlog
 
@@ -17,21 +18,22 @@ class Patience:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._late: set[str] = set()
         self.on_late: Callable[[], None] = lambda: None
 
     async def wait(self, works: Mapping[str, Callable[[], Awaitable[None]]]) -> set[str]:
         """Begin each work whose key has none under way; return the keys that are not done in time."""
         for key in sorted(works):
             if key not in self._tasks:
-                self._tasks[key] = asyncio.get_running_loop().create_task(_quiet(key, works[key]), name=f"ask {key}")
+                self._tasks[key] = task = asyncio.get_running_loop().create_task(
+                    _quiet(key, works[key]), name=f"ask {key}"
+                )
+                task.add_done_callback(partial(self._arrived, key))
         asked = {key: self._tasks[key] for key in works}
         if asked:
             await asyncio.wait(asked.values(), timeout=self._seconds)
         late = {key for key, task in asked.items() if not task.done()}
-        for key in asked.keys() - late:
-            self._tasks.pop(key, None)
-        for key in late:
-            asked[key].add_done_callback(lambda task, key=key: self._arrived(key, task))  # type: ignore[misc]
+        self._late |= late
         return late
 
     async def close(self) -> None:
@@ -45,7 +47,9 @@ class Patience:
     def _arrived(self, key: str, task: "asyncio.Task[None]") -> None:
         if self._tasks.get(key) is task:
             del self._tasks[key]
-            self.on_late()
+            if key in self._late:
+                self._late.discard(key)
+                self.on_late()
 
 
 async def _quiet(key: str, work: Callable[[], Awaitable[None]]) -> None:

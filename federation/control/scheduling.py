@@ -1,106 +1,229 @@
-"""The scheduling round: place what fits, plan groups for the rest, and adopt the plan in one commit."""
+"""The scheduling round: place what fits, plan groups for the rest, bring sessions home, and adopt it all."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from atoll.agent import Agent
 from atoll.clock import Chance
-from atoll.group import Group, Provider
 from atoll.ids import PLAN, new_id
-from atoll.instance import Instance
-from atoll.offer import Decision, Demand, Outcome
-from atoll.plan import Action, Plan, Step
+from atoll.offer import Decision, Demand, OfferKind, Outcome
+from atoll.plan import Move, Plan
 from atoll.session import Member, Session
-from atoll.states import PLACED, WAITING, AgentState, InstanceState, Reason, SessionState
+from atoll.slots import Slots
+from atoll.states import WAITING, AgentState, Reason, SessionState
+from autoscaler.demand import Terms
 from autoscaler.plan import plan
-from federation.control.agents import Agents, drain, undrain
+from federation.control.admission import Admission, hold
+from federation.control.adoption import Adoption
+from federation.control.agents import used
+from federation.control.budgets import Budgets
 from federation.control.changes import Change, Changes
+from federation.control.demands import arriving, demand, movable, running
+from federation.control.groupviews import GroupViews
 from federation.control.links import Links
-from federation.control.world import LIVE, Observer, World, demand
-from federation.routing.place import route
+from federation.control.moves import leaving
+from federation.control.policies import Policies
+from federation.control.rulings import Active, denies
+from federation.control.seating import Seating
+from federation.control.spending import Accounts, need
+from federation.control.world import Observer, World
+from federation.routing.homecoming import Homing, exchange, homecoming
+from federation.routing.schedule import schedule
 
-_S, _I = SessionState, InstanceState
+_S = SessionState
+SHADOWED = 10
+"""A shadow policy is asked every so many rounds: other rules make the router rank everything anew."""
+TOLD_S = 60.0
+"""How often at most a decision that differs in its numbers alone is stored again."""
 
 
 class Scheduling:
-    """Placement and scaling, from one look at the world."""
+    """Placement, scaling and moves, from one look at the world."""
 
     def __init__(
-        self, changes: Changes, observer: Observer, links: Links, agents: Agents, chance: Chance, *, kept: int
+        self,
+        changes: Changes,
+        observer: Observer,
+        seating: Seating,
+        views: GroupViews,
+        links: Links,
+        policies: Policies,
+        budgets: Budgets,
+        adoption: Adoption,
+        chance: Chance,
     ) -> None:
         self._changes = changes
         self._observer = observer
+        self._seating = seating
+        self._views = views
         self._links = links
-        self._agents = agents
+        self._policies = policies
+        self._budgets = budgets
+        self._adoption = adoption
+        self._admission = Admission(changes, budgets)
         self._chance = chance
-        self._kept = kept
-        self._last: Plan | None = None
+        self._rounds = 0
+        self._told_at: dict[str, float] = {}
 
     async def round(self) -> bool:
         """Do one round; return whether anything was changed that other reconcilers should look at."""
+        self._rounds += 1
+        active = await self._policies.active()
         world = await self._observer.look()
-        demands = [demand(row) for row in world.waiting]
-        decisions = route(demands, self._observer.capacity(world)) if demands else []
-        placed = await self._place(world, decisions)
+        demands = await self._admission.admit(world, active)
+        if await self._make_way(world, demands, active):
+            world = await self._observer.look()
+        decisions = self._decide(world, demands, active)
+        await self._compare(world, demands, decisions)
+        placed = await self._place(world, decisions, active)
         if placed:
             world = await self._observer.look()
-        unplaced = self._unplaced(world, decisions, demands)
         proposed = plan(
-            self._observer.groups(world, self._last.awaits if self._last else ()),
-            unplaced,
+            self._views.draw(world, self._adoption.last.awaits if self._adoption.last else ()),
+            self._unplaced(world, decisions, demands),
             plan_id=new_id(PLAN, self._chance),
-            generation=self._last.generation + 1 if self._last else await self._generation(),
-            at=self._changes.clock.now(),
+            generation=await self._adoption.generation(),
+            at=world.now,
+            terms=_terms(world, active),
         )
-        adopted = await self._adopt(world, proposed)
-        return placed or adopted
+        proposed = self._with_homecoming(world, proposed, demands, decisions, active)
+        grown = await self._adoption.adopt(world, proposed)
+        self._views.grew(grown or ())
+        return placed or grown is not None
 
-    def _unplaced(self, world: World, decisions: list[Decision], demands: list[Demand]) -> list[Demand]:
-        """Return what is left to the planner; nothing while agents may still be on their way back after a start."""
+    def _decide(self, world: World, demands: Sequence[Demand], active: Active) -> list[Decision]:
+        if not demands:
+            return []
+        there = [running(row, world.now) for row in world.placed]
+        there += [one for row in world.placed if (one := arriving(row))]
+        capacity = self._seating.capacity(world)
+        return schedule(demands, capacity, now=world.now, rules=active.rules, running=there)
+
+    async def _compare(self, world: World, demands: Sequence[Demand], decisions: Sequence[Decision]) -> None:
+        """Ask the shadow policy, where there is one, what it would have decided."""
+        shadow = await self._policies.shadow() if self._rounds % SHADOWED == 0 and demands else None
+        if shadow is None:
+            return
+        rows = {row.id: row for row in world.waiting}
+        others = self._decide(world, demands, shadow)
+        for live, other in zip(decisions, others, strict=True):
+            row = rows[live.session]
+            self._policies.compare(row, live, shadow.admit(row) or other, world.now)
+
+    def _unplaced(self, world: World, decisions: Sequence[Decision], demands: Sequence[Demand]) -> list[Demand]:
+        """Return what is left to the planner; nothing while agents may still be on their way back after a start.
+
+        Who waits for slots by choice, or for those that others make way from, has nothing launched. Who is about to
+        lose its machine has it launched now, rather than once it has saved its state (L3).
+        """
         if self._links.returning and any(self._links.live(agent.id) is None for agent in world.agents):
             return []
         waiting = {row.id for row in world.waiting}
-        return [
+        left = [
             asked
             for asked, decision in zip(demands, decisions, strict=True)
-            if asked.session in waiting and decision.outcome in (Outcome.LAUNCH, Outcome.WAIT)
+            if asked.session in waiting and _for_planner(decision)
         ]
+        return left + [demand(row) for row in leaving(world.placed)]
+
+    # -- moves ------------------------------------------------------------------------------------
+
+    async def _make_way(self, world: World, demands: Sequence[Demand], active: Active) -> bool:
+        """Let sessions that can come home later leave owned slots to those that cannot be moved."""
+        if not active.homecoming.enabled or not demands or not self._links.settled:
+            return False
+        movables = [one for row in world.placed if (one := movable(row, world.now))]
+        if not movables:
+            return False
+        ways = exchange(self._seating.capacity(world), movables, demands, now=world.now, homing=_homing(active))
+        return bool(ways) and bool(await self._adoption.begin([way.move for way in ways]))
+
+    def _with_homecoming(
+        self,
+        world: World,
+        proposed: Plan,
+        demands: Sequence[Demand],
+        decisions: Sequence[Decision],
+        active: Active,
+    ) -> Plan:
+        """Return the plan with sessions coming home in it; one that it moves anyway is not moved twice."""
+        if not active.homecoming.enabled or not self._links.settled:
+            return proposed
+        moving = {move.session for move in proposed.moves}
+        movables = [one for row in world.placed if row.id not in moving and (one := movable(row, world.now))]
+        if not movables:
+            return proposed
+        waiting = {row.id for row in world.waiting}
+        left = [
+            asked
+            for asked, decision in zip(demands, decisions, strict=True)
+            if asked.session in waiting and decision.outcome is Outcome.WAIT
+        ]
+        home = homecoming(self._seating.capacity(world), movables, waiting=left, now=world.now, homing=_homing(active))
+        return replace(proposed, moves=(*proposed.moves, *home))
 
     # -- placement --------------------------------------------------------------------------------
 
-    async def _place(self, world: World, decisions: list[Decision]) -> bool:
-        """Store every decision; move what was placed to `starting` and what cannot run anywhere to `held`."""
+    async def _place(self, world: World, decisions: Sequence[Decision], active: Active) -> bool:
+        """Store every decision that is news; start what was placed, hold what cannot run, make room where said."""
         rows = {row.id: row for row in world.waiting}
-        told = [d for d in decisions if d.outcome in (Outcome.PLACE, Outcome.HOLD) or self._is_news(rows[d.session], d)]
+        told = [d for d in decisions if self._is_news(rows[d.session], d, world.now)]
         if not told:
             return False
+        attempts = {row.id: row.attempt for row in world.placed}
+        victims = [_preempted(key, d, attempts) for d in told for key in d.preempts if key in attempts]
         async with self._changes.commit("session.place") as change:
+            accounts = await self._budgets.open(change)
+            taken: dict[str, Slots] = {}
             for decision in told:
                 row = await change.tx.get(Session, decision.session)
                 if row is None or row.state not in WAITING:
                     continue
                 await change.tx.decide(row.id, decision, change.now)
                 if decision.outcome is Outcome.PLACE:
-                    await self._start(change, row, decision)
+                    await self._start(change, row, decision, active, accounts, taken)
                 elif decision.outcome is Outcome.HOLD:
                     await change.session(
                         row, _S.HELD, decision.reason, decision.message, hint=decision.hint, instance=""
                     )
-                else:
-                    to = _S.QUEUED if row.state is _S.HELD else row.state
-                    await change.session(row, to, decision.reason, decision.message, hint=decision.hint)
-        return any(d.outcome is Outcome.PLACE for d in told)
+                elif row.reason is not decision.reason and row.state is not _S.PROVISIONING:
+                    await change.session(row, _S.QUEUED, decision.reason, decision.message, hint=decision.hint)
+        self._told_at = {key: at for key, at in self._told_at.items() if key in rows}
+        self._told_at |= {decision.session: world.now for decision in told}
+        if victims:
+            await self._adoption.begin(victims)
+        return any(d.outcome is Outcome.PLACE for d in told) or bool(victims)
 
-    def _is_news(self, row: Session, decision: Decision) -> bool:
-        """A waiting session's text is stored when its reason changes, not with every new number in it."""
-        if row.state is _S.PROVISIONING:
-            return False
-        return row.state is _S.HELD or row.reason is not decision.reason
+    def _is_news(self, row: Session, decision: Decision, now: float) -> bool:
+        """A waiting session's text changes with its reason, not with every new number in it."""
+        if decision.outcome in (Outcome.PLACE, Outcome.HOLD) or decision.preempts:
+            return True
+        late = now - self._told_at.get(row.id, -TOLD_S) >= TOLD_S
+        return late or (row.state is not _S.PROVISIONING and row.reason is not decision.reason)
 
-    async def _start(self, change: Change, row: Session, decision: Decision) -> None:
+    async def _start(
+        self,
+        change: Change,
+        row: Session,
+        decision: Decision,
+        active: Active,
+        accounts: Accounts,
+        taken: dict[str, Slots],
+    ) -> None:
         members = []
         for rank, offer in enumerate(decision.taken):
             agent = await change.tx.get(Agent, offer.target)
             if agent is None or agent.state is not AgentState.READY or self._links.live(agent.id) is None:
                 return
+            if not self._is_free(agent, offer.slots, taken):
+                return
             members.append(Member(rank=rank, agent=agent.id, slots=offer.slots, price=offer.price))
+        why = active.admit(row, need(members, row.spec.lifetime.expected)) or accounts.start(row, members)
+        if why:
+            await hold(change, row, why)
+            return
+        for member in members:
+            taken[member.agent] = taken.get(member.agent, Slots()) + member.slots
         first = decision.taken[0]
         await change.session(
             row,
@@ -119,128 +242,41 @@ class Scheduling:
             waited_s=row.waited_s + max(0.0, change.now - row.queued_at),
         )
 
-    # -- scaling ----------------------------------------------------------------------------------
+    def _is_free(self, agent: Agent, slots: Slots, taken: Mapping[str, Slots]) -> bool:
+        """Say whether an agent still has these slots: a move may have begun since the decision."""
+        free = agent.capacity - used(agent.id, self._changes.mirror.on_agent(agent.id))
+        return (free - taken.get(agent.id, Slots())).covers(slots)
 
-    async def _generation(self) -> int:
-        async with self._changes.look() as tx:
-            newest = await tx.find(Plan, newest=True, limit=1)
-        return newest[0].generation + 1 if newest else 1
 
-    async def _adopt(self, world: World, proposed: Plan) -> bool:
-        """Store a plan that says something new, and make its steps the rows that reconcilers carry out.
-
-        Plan and rows are one commit: a crash leaves either both or none. Each step is checked again
-        against the rows of this moment; a stale one does nothing.
-        """
-        awaited = {row.id: row.instance for row in world.waiting if row.instance}
-        changed = {key for key, instance in proposed.awaits if awaited.get(key) != instance}
-        freed = set(awaited) - {key for key, _ in proposed.awaits}
-        if not (proposed.steps or changed or freed or self._says_more(proposed)):
-            return False
-        done = []
-        async with self._changes.commit("plan.adopt") as change:
-            await change.tx.insert(proposed)
-            done = [step for step in proposed.steps if await self._adopt_step(change, step)]
-            await self._await(change, dict(proposed.awaits), changed | freed)
-            if proposed.generation % 50 == 0:
-                await self._prune(change)
-        self._last = proposed
-        self._observer.grew({step.group for step in done if step.action in (Action.LAUNCH, Action.START)})
-        for step in done:
-            if step.action in (Action.DRAIN, Action.UNDRAIN):
-                self._agents.tell_cordon(await self._agents.get(step.agent))
-        return bool(done)
-
-    def _says_more(self, proposed: Plan) -> bool:
-        if self._last is None:
-            return bool(proposed.notes)
-        before = {(n.group, n.agent, n.instance, n.session, n.reason) for n in self._last.notes}
-        return before != {(n.group, n.agent, n.instance, n.session, n.reason) for n in proposed.notes}
-
-    async def _await(self, change: Change, awaits: dict[str, str], sessions: set[str]) -> None:
-        for key in sorted(sessions):
-            row = await change.tx.get(Session, key)
-            if row is None or row.state not in (_S.QUEUED, _S.PROVISIONING):
-                continue
-            instance = awaits.get(key, "")
-            if instance:
-                text = f"waits for instance {instance}"
-                await change.session(row, _S.PROVISIONING, Reason.WAITING_FOR_INSTANCE, text, instance=instance)
-            else:
-                await change.session(row, _S.QUEUED, Reason.NO_FREE_SLOTS, "waits for the router", instance="")
-
-    async def _adopt_step(self, change: Change, step: Step) -> bool:
-        if step.action is Action.LAUNCH:
-            return await self._intend(change, step)
-        if step.action is Action.START:
-            group = await change.tx.get(Group, step.group)
-            if group is None or not await self._has_room(change, group):
-                return False
-            return await self._move(change, step, (_I.STOPPED,), _I.STARTING)
-        if step.action is Action.TERMINATE and not step.agent:
-            return await self._move(change, step, (_I.STOPPED,), _I.ENDING)
-        agent = await change.tx.get(Agent, step.agent)
-        if agent is None or agent.epoch != step.epoch:
-            return False
-        if step.action is Action.DRAIN:
-            if agent.state is AgentState.READY:
-                await drain(change, agent, step.reason, step.message)
-            return agent.state is AgentState.READY
-        if step.action is Action.UNDRAIN:
-            if agent.state is AgentState.DRAINING:
-                await undrain(change, agent, step.reason, step.message)
-            return agent.state is AgentState.DRAINING
-        if not await self._may_end(change, agent):
-            return False
-        to = _I.STOPPING if step.action is Action.STOP else _I.ENDING
-        return await self._move(change, step, (_I.JOINED, _I.DRAINING), to)
-
-    async def _intend(self, change: Change, step: Step) -> bool:
-        """Write the launch down before anything is asked of the cloud; the cap counts all that may exist (I5)."""
-        group = await change.tx.get(Group, step.group)
-        if group is None or step.shape is None or not await self._has_room(change, group):
-            return False
-        if await change.tx.get(Instance, step.instance):
-            return False
-        shape = step.shape
-        if (provider := await change.tx.get(Provider, group.provider)) and provider.prices.commitments:
-            beside = await change.tx.find(Instance, provider=provider.name, state=LIVE)
-            shape = self._observer.charged(provider, shape, beside)
-        row = Instance(
-            id=step.instance,
-            provider=group.provider,
-            group=group.name,
-            site=group.site,
-            shape=shape,
-            tags=dict(group.labels),
-            reason=Reason.INTENDED,
-            message=step.message,
-            created_at=change.now,
-            since=change.now,
-        )
-        await change.tx.insert(row)
-        await change.event("instance", row.id, _I.INTENDED, name=group.name, reason=step.reason, message=step.message)
+def _for_planner(decision: Decision) -> bool:
+    """Say whether a machine may be launched for a session: not when it chose to wait, or others make way for it."""
+    if decision.outcome is Outcome.LAUNCH:
         return True
+    chose = any(offer.kind is OfferKind.LAUNCH for offer in decision.ranked)
+    return decision.outcome is Outcome.WAIT and not decision.preempts and not chose
 
-    async def _has_room(self, change: Change, group: Group) -> bool:
-        """Say whether one more machine of the group may run: all but stopped ones count until they are seen gone."""
-        counted = [str(state) for state in _I if state not in (_I.GONE, _I.STOPPED)]
-        return len(await change.tx.find(Instance, group=group.name, state=counted)) < group.size.max
 
-    async def _may_end(self, change: Change, agent: Agent) -> bool:
-        """The last look before an agent's machine is ended: empty, drained, acknowledged at a newer epoch (I4)."""
-        if agent.state is not AgentState.DRAINING or not agent.acknowledged_epoch >= agent.cordon_epoch > 0:
-            return False
-        return not await change.tx.find(Session, agent=agent.id, state=sorted(PLACED), limit=1)
+def _preempted(session: str, decision: Decision, attempts: Mapping[str, int]) -> Move:
+    return Move(
+        session=session,
+        attempt=attempts[session],
+        reason=Reason.PREEMPTED,
+        message=f"makes room for {decision.session}, which has a higher priority",
+    )
 
-    async def _move(self, change: Change, step: Step, allowed: tuple[InstanceState, ...], to: InstanceState) -> bool:
-        row = await change.tx.get(Instance, step.instance)
-        if row is None or row.state not in allowed:
-            return False
-        await change.instance(row, to, step.reason, step.message)
-        return True
 
-    async def _prune(self, change: Change) -> None:
-        plans = await change.tx.find(Plan, newest=True)
-        for old in plans[self._kept :]:
-            await change.tx.delete(Plan, old.id)
+def _homing(active: Active) -> Homing:
+    return Homing(max_moves=active.homecoming.max_moves)
+
+
+def _terms(world: World, active: Active) -> Terms:
+    rules = active.rules
+    labels = {site.name: site.labels for site in world.sites}
+    return Terms(
+        labels=labels,
+        egress={site.name: site.egress for site in world.sites if site.egress},
+        rework_s=rules.rework_s,
+        spot_interruptions=rules.spot_interruptions,
+        reads=rules.reads,
+        denied=denies(rules, {name: of.get("region", "") for name, of in labels.items()}),
+    )

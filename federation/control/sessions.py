@@ -51,12 +51,12 @@ class Sessions:
     async def get(self, project: str, ref: str) -> Session:
         """Return a session by id, else the newest of that name; raise `NotFound` with near names."""
         async with self._changes.look() as tx:
-            return await _find(Change(tx, 0.0), project, ref)
+            return await find(Change(tx, 0.0), project, ref)
 
     async def stop(self, project: str, ref: str, *, by: str) -> Session:
         """Stop a session: at once while it waits, through its agents once placed; well if it has ended."""
         async with self._changes.commit("session.stop") as change:
-            row = await _find(change, project, ref)
+            row = await find(change, project, ref)
             if row.state in ENDED or row.stopping_as is _S.CANCELLED:
                 return row
             text = f"stopped by {by}"
@@ -134,7 +134,8 @@ def _check(spec: SessionSpec, count: int) -> None:
         check_name(app, "app")
 
 
-async def _find(change: Change, project: str, ref: str) -> Session:
+async def find(change: Change, project: str, ref: str) -> Session:
+    """Return a session by id, else the newest of that name; raise `NotFound` with near names."""
     row = await change.tx.get(Session, ref)
     if row is not None and row.project == project:
         return row

@@ -1,5 +1,6 @@
 """The sweep: what exists at a cloud under our owner tag against what the store knows, so that nothing is orphaned."""
 
+import asyncio
 from dataclasses import dataclass, replace
 
 import structlog
@@ -60,17 +61,19 @@ class Sweeper:
         return self._last.get(provider)
 
     async def round(self) -> float | None:
-        """Sweep all providers; the first rounds come soon after a start, when a crash may have left something."""
+        """Sweep all providers at once (L2); first rounds come soon after a start: a crash may have left something."""
         async with self._changes.look() as tx:
             providers = [row.name for row in await tx.find(Provider)]
-        for name in providers:
-            try:
-                await self.sweep(name, dry_run=False)
-            except AtollError as error:
-                self._last[name] = Sweep(at=self._changes.clock.now(), error=error.message)
-                log.warning("sweep failed", provider=name, reason=error.reason, error=error.message)
+        await asyncio.gather(*(self._sweep(name) for name in providers))
         self._swept += 1
         return min(self._config.sweep_first_s, self._config.sweep_s) if self._swept < 6 else None
+
+    async def _sweep(self, provider: str) -> None:
+        try:
+            await self.sweep(provider, dry_run=False)
+        except AtollError as error:
+            self._last[provider] = Sweep(at=self._changes.clock.now(), error=error.message)
+            log.warning("sweep failed", provider=provider, reason=error.reason, error=error.message)
 
     async def sweep(self, provider: str, dry_run: bool) -> list[Finding]:
         """Compare one provider's cloud with the store; with `dry_run` nothing is changed."""

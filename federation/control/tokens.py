@@ -1,6 +1,6 @@
 """Credentials: join tokens that make agents, API tokens that let people in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from atoll.agent import Agent
@@ -10,9 +10,8 @@ from atoll.group import Group, GroupKind
 from atoll.ids import AGENT, check_name, new_id
 from atoll.instance import Instance
 from atoll.site import Site
-from atoll.states import AgentState, InstanceState, Reason
+from atoll.states import KEPT, AgentState, InstanceState, Reason
 from atoll.token import Token, TokenKind
-from federation.control.agents import KEPT
 from federation.control.changes import Change, Changes
 from federation.control.config import ControlConfig
 from tunnel.jointoken import token_hash
@@ -62,11 +61,15 @@ class Tokens:
             await change.event("token", token.id[:12], "created", name=group)
         return token, secret
 
-    async def create_api(self, owner: str) -> tuple[Token, str]:
-        """Return an API token's row and its secret (with prefix)."""
+    async def create_api(self, owner: str, roles: Sequence[str] = ()) -> tuple[Token, str]:
+        """Return an API token's row and its secret (with prefix); its bearer has these roles."""
+        for role in roles:
+            check_name(role, "role")
         secret = API_PREFIX + self._chance.token_bytes(32).hex()
         async with self._changes.commit("token.create") as change:
-            row = Token(id=token_hash(secret), kind=TokenKind.API, owner=owner, created_at=change.now)
+            row = Token(
+                id=token_hash(secret), kind=TokenKind.API, owner=owner, roles=tuple(roles), created_at=change.now
+            )
             token = await change.tx.insert(row)
             await change.event("token", token.id[:12], "created", name=owner)
         return token, secret

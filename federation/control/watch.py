@@ -5,12 +5,13 @@ from collections.abc import Callable
 from atoll.agent import Agent
 from atoll.instance import Instance
 from atoll.session import Member, MemberState, Session
-from atoll.states import PLACED, WAITING, AgentState, InstanceState, Reason, SessionState
-from federation.control.agents import KEPT
+from atoll.states import KEPT, PLACED, WAITING, AgentState, InstanceState, Reason, SessionState
 from federation.control.changes import Change, Changes
 from federation.control.config import ControlConfig
 from federation.control.links import Links
 from federation.control.members import current_runs, vanished, vanished_member
+from federation.control.moves import Moves
+from federation.control.policies import Policies
 from tunnel import wire
 
 _S = SessionState
@@ -19,15 +20,17 @@ _S = SessionState
 class Watch:
     """Every placed session has a next action here: start, stop, be lost, be taken back, expire."""
 
-    def __init__(self, changes: Changes, links: Links, config: ControlConfig) -> None:
+    def __init__(self, changes: Changes, links: Links, moves: Moves, policies: Policies, config: ControlConfig) -> None:
         self._changes = changes
+        self._policies = policies
         self._links = links
+        self._moves = moves
         self._config = config
         self.on_change: Callable[[], None] = lambda: None
         self.on_silence: Callable[[], None] = lambda: None
 
-    async def round(self) -> None:
-        """Look at all sessions once."""
+    async def round(self) -> float | None:
+        """Look at all sessions once; return when the next move's time is over, in seconds."""
         async with self._changes.look() as tx:
             placed = await tx.find(Session, state=sorted(PLACED))
             waiting = await tx.find(Session, state=sorted(WAITING))
@@ -37,6 +40,7 @@ class Watch:
             self._tell(row, agents)
         await self._silence(placed)
         self._cordons(agents)
+        return await self._moves.round(placed, agents)
 
     def _cordons(self, agents: dict[str, Agent]) -> None:
         for row in agents.values():
@@ -52,8 +56,16 @@ class Watch:
             if row.stopping_as:
                 stop = wire.Stop(run=run, grace=row.spec.lifetime.grace)
                 self._links.tell_once(member.agent, f"stop:{run}", stop)
+            elif row.moving and row.spec.checkpoint and member.state is MemberState.RUNNING:
+                self._ask(row.moving.asked_at, row.spec.checkpoint.signal, run, member.agent)
             elif member.state is MemberState.STARTING:
                 self._links.tell_once(member.agent, f"start:{run}", self._start(row, run, member, agents))
+
+    def _ask(self, asked_at: float, signal: str, run: str, agent: str) -> None:
+        live = self._links.live(agent)
+        if live is not None and live.protocol >= wire.CHECKPOINTS:
+            ask = wire.Checkpoint(run=run, signal=signal, asked_at=asked_at)
+            self._links.tell_once(agent, f"checkpoint:{run}:{asked_at}", ask)
 
     def _start(self, row: Session, run: str, member: Member, agents: dict[str, Agent]) -> wire.Start:
         env = {
@@ -63,6 +75,8 @@ class Watch:
             "ATOLL_RANK": str(member.rank),
             "ATOLL_NODES": str(row.spec.nodes),
         }
+        if row.moves:
+            env["ATOLL_RESUMED"] = "1"
         lease = row.spec.retry.lease if row.spec.retry.lost else 0.0
         return wire.Start(
             run=run, epoch=agents[member.agent].epoch, spec=row.spec, slots=member.slots, env=env, lease_s=lease
@@ -105,6 +119,7 @@ class Watch:
 
     async def _expire(self, placed: list[Session], waiting: list[Session]) -> None:
         now = self._changes.clock.now()
+        active = await self._policies.active()
         for row in placed:
             limit = row.spec.lifetime.max
             if (
@@ -115,12 +130,12 @@ class Watch:
             ):
                 await self._stop(row, f"ran longer than lifetime.max = {limit:g} s")
         for row in waiting:
-            wait = row.spec.lifetime.max_wait
+            wait = active.max_wait(row)
             if wait is not None and now - row.queued_at > wait:
                 async with self._changes.commit("session.expire") as change:
                     fresh = await change.tx.get(Session, row.id)
                     if fresh and fresh.state in WAITING:
-                        text = f"waited longer than lifetime.max_wait = {wait:g} s"
+                        text = f"waited longer than {_whose(row)}max_wait = {wait:g} s"
                         await change.session(fresh, _S.EXPIRED, Reason.MAX_WAIT, text, instance="")
 
     async def _stop(self, row: Session, message: str) -> None:
@@ -142,3 +157,7 @@ async def recover(change: Change) -> bool:
                 break
     live = await change.tx.find(Instance, state=[str(s) for s in InstanceState if s is not InstanceState.GONE], limit=1)
     return bool(kept or live)
+
+
+def _whose(row: Session) -> str:
+    return "its policy's " if row.spec.lifetime.max_wait is None else "lifetime."

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from atoll.event import Event
 from atoll.offer import Decision
-from atoll.plan import Note, Plan, Step
+from atoll.plan import Move, Note, Plan, Step
 from atoll.session import Session
 from federation.control.agents import Agents
 from federation.control.changes import Changes
@@ -13,6 +14,8 @@ from federation.control.named import Groups
 from federation.control.sessions import Sessions
 
 _PLANS, _EVENTS, _SHOWN = 200, 5000, 40
+Said: TypeAlias = Step | Note | Move
+"""What a plan says: a step, a decision not to act, or a session's move."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +30,7 @@ class Why:
     message: str
     hint: str = ""
     decisions: list[tuple[float, Decision]] = field(default_factory=list)
-    steps: list[tuple[float, str, Step | Note]] = field(default_factory=list)
+    steps: list[tuple[float, str, Said]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
 
@@ -68,14 +71,14 @@ class Explanations:
             state=row.state,
             reason=row.reason,
             message=row.message,
-            steps=await self._steps(lambda x: x.agent == row.id),
+            steps=await self._steps(lambda x: _of_agent(x, row.id)),
             events=await self._events("agent", row.id),
         )
 
     async def group(self, name: str) -> Why:
         """Explain a group: each scale decision, and each decision not to act."""
         row = await self._groups.get(name)
-        steps = await self._steps(lambda x: x.group == name)
+        steps = await self._steps(lambda x: _of_group(x, name))
         newest = steps[0][2] if steps else None
         return Why(
             kind="group",
@@ -88,12 +91,12 @@ class Explanations:
             events=await self._events("group", row.name),
         )
 
-    async def _steps(self, about: Callable[[Step | Note], bool]) -> list[tuple[float, str, Step | Note]]:
+    async def _steps(self, about: Callable[[Said], bool]) -> list[tuple[float, str, Said]]:
         async with self._changes.look() as tx:
             plans = await tx.find(Plan, newest=True, limit=_PLANS)
-        found: list[tuple[float, str, Step | Note]] = []
+        found: list[tuple[float, str, Said]] = []
         for plan in plans:
-            said: list[Step | Note] = [*plan.steps, *plan.notes]
+            said: list[Said] = [*plan.moves, *plan.steps, *plan.notes]
             found += [(plan.at, plan.id, x) for x in said if about(x)]
             if len(found) >= _SHOWN:
                 break
@@ -105,5 +108,13 @@ class Explanations:
         return [event for event in events if event.key == key][-_SHOWN:]
 
 
-def _for_session(x: Step | Note, row: Session) -> bool:
+def _for_session(x: Said, row: Session) -> bool:
     return row.id in x.sessions if isinstance(x, Step) else x.session == row.id
+
+
+def _of_agent(x: Said, agent: str) -> bool:
+    return any(offer.target == agent for offer in x.to) if isinstance(x, Move) else x.agent == agent
+
+
+def _of_group(x: Said, group: str) -> bool:
+    return any(offer.group == group for offer in x.to) if isinstance(x, Move) else x.group == group

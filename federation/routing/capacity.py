@@ -5,51 +5,56 @@ from collections.abc import Iterator, Sequence
 from atoll.instance import Shape
 from atoll.offer import Demand
 from atoll.slots import Slots
-from federation.routing.bins import BIN_SIZE, Bin, BinKind, Launchable, Row, Seat
+from federation.routing.bins import BIN_SIZE, Bin, BinKind, Launchable, Make, MakeKind, Row, Seat, key_of
+from federation.routing.cost import SiteTerms
 from federation.routing.lens import Lens, LensKey, lens_key
+from federation.routing.rules import PLAIN, Rules
 
 __all__ = ["Capacity", "Launchable", "Seat"]
 
 LENSES = 1024
 """How many kinds of demand keep their view of the index between calls."""
 LOG_SIZE = 4096
-"""Growth events kept; a lens that missed more searches everything once."""
+"""Events kept; a lens that missed more looks at every make anew."""
 
 
 class Capacity:
     """All seats and launchables. A changed seat costs a few microseconds; nothing is rebuilt per call.
 
-    Only a bin's first and last agent change its structure: then each kind of demand ranks the bins
-    again the next time it is asked for.
+    Each kind of demand looks through a lens of its own, kept until `LENSES` newer kinds have come. What happened
+    since its last look it reads from a log: bins that have more free, and makes that gained or lost a bin.
     """
 
     def __init__(self) -> None:
         self._rows: dict[str, Row] = {}
-        self._bins: list[Bin | None] = []
-        self._free_numbers: list[int] = []
-        self._by_kind: dict[BinKind, list[Bin]] = {}
-        self._sizes: dict[Slots, int] = {}
+        self._makes: dict[MakeKind, Make] = {}
+        self._made = 0
         self._launchables: dict[str, tuple[Launchable, ...]] = {}
-        self._shapes: dict[str, tuple[tuple[str, Shape], ...]] = {}
+        self._sites: dict[str, SiteTerms] = {}
+        self._rules = PLAIN
         self._lenses: dict[LensKey, Lens] = {}
-        self._structure = 0
         self._shape_version = 0
-        self._grown: list[int] = []
-        self._epoch = 0
+        self.launch_version = 0
+        """Rises with every change of what may be launched."""
+        self._log: list[Bin | Make] = []
+        self._log_start = 0
+
+    # -- what there is ----------------------------------------------------------------------------
 
     def put_seat(self, seat: Seat) -> None:
         """Add the seat of an agent, or replace it."""
-        kind = (seat.site, seat.group, seat.capacity, seat.price, seat.spot)
+        make_kind = MakeKind(seat.capacity, seat.spot, seat.labels, seat.driver, seat.interruptions)
+        kind = BinKind(seat.site, seat.group, seat.price, seat.owned, seat.provider, seat.shape)
         row = self._rows.get(seat.agent)
-        if row is not None and row.bin.kind == kind:
-            self._change(row, seat)
-            return
         if row is not None:
+            if row.bin.kind == kind and row.bin.make.kind == make_kind:
+                self._change(row, seat)
+                return
             self._leave(row)
-        home = self._home(kind)
+        home = self._home(make_kind, kind)
         self._rows[seat.agent] = row = Row(seat, home)
         home.add(row)
-        self._note_growth(home)
+        self._note(home)
 
     def drop_seat(self, agent: str) -> None:
         """Forget an agent; an unknown one is no error."""
@@ -62,21 +67,39 @@ class Capacity:
         row = self._rows.get(agent)
         return row.seat if row else None
 
+    def row(self, agent: str) -> Row | None:
+        """Return an agent's entry, with what a trial has left free, or None."""
+        return self._rows.get(agent)
+
     def seats(self) -> Iterator[Seat]:
         """Yield all seats."""
         return (row.seat for row in self._rows.values())
 
+    def set_site(self, site: str, *, region: str = "", egress: int = 0) -> None:
+        """Say in what region a site is, and what a GiB costs (micro-units) that leaves it: unknown and 0 until said."""
+        terms = SiteTerms(region, egress)
+        if self._sites.get(site, SiteTerms()) != terms:
+            self._sites[site] = terms
+            self._lenses.clear()
+
+    def region(self, site: str) -> str:
+        """Return a site's region, empty where unknown."""
+        found = self._sites.get(site)
+        return found.region if found else ""
+
     def set_launchables(self, group: str, launchables: Sequence[Launchable]) -> None:
         """Replace what `group` may launch (empty: nothing). Only new shapes or prices cost more than a look."""
-        shapes = tuple((launchable.site, launchable.shape) for launchable in launchables)
-        if shapes != self._shapes.get(group, ()):
+        before = self._launchables.get(group, ())
+        after = tuple(launchables)
+        if before == after:
+            return
+        self.launch_version += 1
+        if [_lasting(one) for one in before] != [_lasting(one) for one in after]:
             self._shape_version += 1
-        if launchables:
-            self._launchables[group] = tuple(launchables)
-            self._shapes[group] = shapes
+        if after:
+            self._launchables[group] = after
         else:
-            self._launchables.pop(group, None)
-            self._shapes.pop(group, None)
+            del self._launchables[group]
 
     def launchables(self) -> Iterator[Launchable]:
         """Yield all launchables, group by group."""
@@ -91,112 +114,130 @@ class Capacity:
         """How many agents and shapes there are."""
         return len(self._rows) + sum(map(len, self._launchables.values()))
 
+    def makes(self) -> Iterator[Make]:
+        """Yield all makes, each with its bins."""
+        return iter(self._makes.values())
+
     def bins(self) -> Iterator[Bin]:
-        """Yield all bins with agents."""
-        return (home for home in self._bins if home is not None)
+        """Yield all bins."""
+        return (home for make in self._makes.values() for alike in make.by_kind.values() for home in alike)
+
+    # -- what a demand sees -----------------------------------------------------------------------
+
+    def use(self, rules: Rules) -> None:
+        """Weigh offers by these rules from now on; other rules than before cost every kind of demand a new look."""
+        if rules is not self._rules and (rules != self._rules or rules.judge is not self._rules.judge):
+            self._lenses.clear()
+        self._rules = rules
 
     def lens(self, demand: Demand) -> Lens:
         """Return the up-to-date view that demands like this one share."""
-        key = lens_key(demand)
+        key = lens_key(demand, self._rules.reads)
         lens = self._lenses.get(key)
         if lens is None:
             if len(self._lenses) >= LENSES:
                 del self._lenses[next(iter(self._lenses))]
-            lens = self._lenses[key] = Lens(key)
-        if lens.structure != self._structure:
-            lens.see_bins(self._bins, self._structure)
-        elif lens.epoch != self._epoch:
-            lens.open = (1 << len(lens.order)) - 1
-        elif lens.seen != len(self._grown):
-            lens.see_growth(set(self._grown[lens.seen :]))
-        lens.epoch, lens.seen = self._epoch, len(self._grown)
+            lens = self._lenses[key] = Lens(demand, self._rules, self._sites)
+        end = self._log_start + len(self._log)
+        if lens.seen < self._log_start:
+            lens.see_all(self._makes.values())
+        elif lens.seen != end:
+            lens.see(dict.fromkeys(self._log[lens.seen - self._log_start :]))
+        lens.seen = end
         if lens.shapes != self._shape_version:
-            lens.see_launchables(self._launchables.items(), self._shape_version)
+            lens.see_launchables(self.launchables(), self._shape_version)
         return lens
 
     def first(self, lens: Lens) -> Row | None:
         """Return the cheapest open agent that fits, or None."""
-        bins, order, request = self._bins, lens.order, lens.request
-        while lens.open:
-            low = lens.open & -lens.open
-            home = bins[order[low.bit_length() - 1]]
-            row = home.first(request) if home is not None else None
-            if row is not None:
-                return row
-            lens.open ^= low
-        return None
+        found = lens.find()
+        return found[0] if found else None
 
-    def fitting(self, lens: Lens) -> Iterator[Row]:
-        """Yield all open agents that fit, cheapest first; the index must not change meanwhile."""
-        mask = lens.open
-        while mask:
-            low = mask & -mask
-            mask ^= low
-            home = self._bins[lens.order[low.bit_length() - 1]]
-            if home is not None:
-                yield from home.fitting(lens.request)
+    def fitting(self, lens: Lens, each: int = BIN_SIZE) -> Iterator[Row]:
+        """Yield open agents that fit, cheapest first and at most `each` of a bin; nothing may change meanwhile."""
+        return (row for row, _, _ in lens.fitting(each))
+
+    # -- trials -----------------------------------------------------------------------------------
 
     def take(self, row: Row, lens: Lens) -> None:
         """Take a member's slots from an agent for the time of a trial, until `undo`."""
         gpu, cpu, memory, disk, agent = row.key
-        request = lens.request
-        free = row.free
-        if row.bin.mixed and (taken := free.take(request)) is not None:
+        request, home, free = lens.request, row.bin, row.free
+        if home.make.mixed and (taken := free.take(request)) is not None:
             free = free - taken
         key = (gpu - request.gpu.milli, cpu - request.cpu, memory - request.memory, disk - request.disk, agent)
-        row.bin.move(row, free, key)
+        home.move(row, free, key)
+        home.taken += 1
+
+    def limit(self, row: Row, free: Slots) -> None:
+        """Show so much of an open agent as free for the time of a trial, until `undo`."""
+        before, home = row.key, row.bin
+        key = (free.gpu_milli, free.cpu, free.memory, free.disk, row.seat.agent)
+        home.move(row, free, key)
+        home.taken += 1
+        if home.make.mixed or any(after > had for after, had in zip(key[:4], before[:4], strict=True)):
+            self._note(home)
 
     def undo(self, row: Row) -> None:
-        """Give an agent back what its seat says, after a trial."""
-        row.bin.move(row, row.seat.free, (*_amounts(row.seat), row.seat.agent))
-        self._note_growth(row.bin)
+        """Give an agent back what its seat says, after a trial that changed what it has free."""
+        home = row.bin
+        home.move(row, row.seat.free, key_of(row.seat))
+        home.taken = 0
+        for lens in home.closed_by:
+            lens.reopen(home)
+        home.closed_by.clear()
+
+    # -- inside -----------------------------------------------------------------------------------
 
     def _change(self, row: Row, seat: Seat) -> None:
-        before, was_open = row.key, row.seat.open
-        row.bin.remove(row)
+        before, was_open, home = row.key, row.seat.open, row.bin
+        home.remove(row)
         row.seat, row.free = seat, seat.free
-        row.key = after = (*_amounts(seat), seat.agent)
-        row.bin.add(row)
+        row.key = after = key_of(seat)
+        home.add(row)
         if seat.open and (
-            not was_open or row.bin.mixed or any(b > a for a, b in zip(before[:4], after[:4], strict=True))
+            not was_open
+            or home.make.mixed
+            or after[0] > before[0]
+            or after[1] > before[1]
+            or after[2] > before[2]
+            or after[3] > before[3]
         ):
-            self._note_growth(row.bin)
+            self._note(home)
 
     def _leave(self, row: Row) -> None:
-        home = row.bin
+        home, make = row.bin, row.bin.make
         home.remove(row)
-        if not home.rows:
-            self._bins[home.number] = None
-            self._free_numbers.append(home.number)
-            alike = self._by_kind[home.kind]
-            alike.remove(home)
-            if not alike:
-                del self._by_kind[home.kind]
-            self._structure += 1
+        row.leave()
+        if home.rows:
+            return
+        make.remove(home)
+        if not make.by_kind:
+            del self._makes[make.kind]
+        self._note(make)
 
-    def _home(self, kind: BinKind) -> Bin:
-        alike = self._by_kind.setdefault(kind, [])
-        for home in reversed(alike):
+    def _home(self, make_kind: MakeKind, kind: BinKind) -> Bin:
+        make = self._makes.get(make_kind)
+        if make is None:
+            make = self._makes[make_kind] = Make(make_kind, self._made)
+            self._made += 1
+        for home in reversed(make.by_kind.get(kind, ())):
             if len(home.rows) < BIN_SIZE:
                 return home
-        if self._free_numbers:
-            number = self._free_numbers.pop()
-        else:
-            number = len(self._bins)
-            self._bins.append(None)
-        home = Bin(kind, number, self._sizes.setdefault(kind[2], len(self._sizes)))
-        self._bins[number] = home
-        alike.append(home)
-        self._structure += 1
+        home = Bin(make, kind, self._made)
+        self._made += 1
+        make.add(home)
+        self._note(make)
         return home
 
-    def _note_growth(self, home: Bin) -> None:
-        if len(self._grown) >= LOG_SIZE:
-            self._grown.clear()
-            self._epoch += 1
-        self._grown.append(home.number)
+    def _note(self, event: Bin | Make) -> None:
+        if len(self._log) >= LOG_SIZE:
+            half = LOG_SIZE // 2
+            del self._log[:half]
+            self._log_start += half
+        self._log.append(event)
 
 
-def _amounts(seat: Seat) -> tuple[int, int, int, int]:
-    free = seat.free
-    return (free.gpu_milli, free.cpu, free.memory, free.disk)
+def _lasting(launchable: Launchable) -> tuple[str, str, Shape, object, object]:
+    """Return what decides whom a launchable could serve and at what cost, unlike its room and what blocks it now."""
+    return (launchable.site, launchable.provider, launchable.shape, launchable.labels, launchable.driver)

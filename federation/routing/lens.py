@@ -1,15 +1,31 @@
-"""A lens: the index as sessions with one request and the same limits see it, cheapest first, kept between calls."""
+"""A lens: the index as sessions with one request and the same limits see it, cheapest first, kept between calls.
 
-from array import array
-from collections.abc import Iterable, Sequence
+For each make that could run such a session it has a ladder of bins by cost; the heads of the ladders, sorted, are
+where to look first. What was found full is not looked at again until it has more free, and a new kind of session
+costs a look at every make, not at every agent.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
-from atoll import slots
-from atoll.offer import Demand, expected_cost
+from atoll import money
+from atoll.offer import Cost, Demand, OfferKind, Rejection
 from atoll.slots import Request, Slots
-from federation.routing.bins import Bin, Launchable
+from federation.routing.bins import BIN_SIZE, Bin, BinKind, Labels, Launchable, Make, Row
+from federation.routing.cost import SiteTerms, Weigher
+from federation.routing.rules import Candidate, Rules, Ruling
+from federation.routing.words import ask_text
 
-LensKey = tuple[Request, tuple[str, ...], tuple[str, ...], int | None, bool]
+if TYPE_CHECKING:
+    from federation.routing.offers import Told
+
+LensKey = tuple[object, ...]
+Dear = Callable[["Ladder"], int]
+"""What scarcity adds to the cost of a ladder's bins; 0 or more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,145 +46,413 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class LaunchTerms:
-    """A capable, allowed, priced shape: where to find it, what a member takes of it, and its prices an hour."""
+    """A capable, allowed, priced shape: where to find it, what a member takes of it, and what it would cost.
+
+    `alone` is the cost of a machine of one's own, `joined` that of the member's share of one that others use too.
+    """
 
     group: str
     index: int
     part: Part
     price: int
-    whole: int
-    start_s: float
+    alone: Cost
+    joined: Cost
+
+
+class Head(NamedTuple):
+    """A bin as an offer: ordered by cost, then price, then waste; `make` (a number) decides between equals."""
+
+    total: int
+    price: int
+    waste: int
+    make: int
+    rank: int
+    bin: Bin
+    ladder: "Ladder"
+    parts: Cost | None
+
+    @property
+    def cost(self) -> Cost:
+        """What `total` is made of: where nothing else was weighed, it is all money for the run."""
+        return self.parts or Cost(self.total)
+
+
+class Ladder:
+    """One make's bins that a lens allows, cheapest first; `open` has a bit for each that may have room.
+
+    `rank` is the place of each bin, `rate` how often an hour such a machine is taken away.
+    """
+
+    __slots__ = ("bins", "head", "make", "open", "part", "rank", "rate")
+
+    def __init__(self, make: Make, part: Part, bins: Sequence[Bin], rank: Mapping[Bin, int], rate: float) -> None:
+        self.make = make
+        self.part = part
+        self.rate = rate
+        self.bins = bins
+        self.rank = rank
+        self.open = (1 << len(bins)) - 1
+        self.head: Head | None = None
 
 
 class Lens:
-    """Bins and shapes that could ever serve one kind of demand, in order of price.
+    """What could ever serve one kind of demand: a ladder for each capable make, and terms for each capable shape."""
 
-    `open` has a bit for each rank whose bin may have room: a bin that had none is not searched again
-    until one of its agents has more free than before.
-    """
-
-    def __init__(self, key: LensKey) -> None:
-        self.request, self.sites, self.groups, self.max_price, self.spot = key
-        self.order = array("I")
-        self.rank = array("i")
-        self.open = 0
-        self.structure = -1
-        self.epoch = -1
-        self.seen = 0
-        self.shapes = -1
-        self.terms: list[LaunchTerms] = []
-        self.cheapest_launch: int | None = None
-        self.on_demand: int | None = None
-        self._parts: dict[Slots, Part | None] = {}
-        self._by_size: dict[int, Part | None] = {}
-        self._by_cost: dict[float, list[LaunchTerms]] = {}
+    def __init__(self, demand: Demand, rules: Rules, sites: Mapping[str, SiteTerms]) -> None:
+        self.demand = demand
+        self.request: Request = demand.request
+        self.weigher = Weigher(demand, rules, sites)
         self.asks = ask_text(self.request)
+        self.ladders: dict[Make, Ladder] = {}
+        self.heads: list[Head] = []
+        self.terms: list[LaunchTerms] = []
+        self.on_demand: int | None = None
+        self.told: dict[int, Told] = {}
+        self.excluded: list[Rejection] = []
+        self.excluded_limit = 0
+        self.seen = -1
+        self.shapes = -1
+        self._judge = rules.judge
+        self._reorders = rules.judge is not None or self.weigher.has_egress
+        self.limited = demand.max_price is not None or demand.max_total is not None
+        self._plain = not (self.limited or self._reorders)
+        self._anywhere = not (demand.sites or demand.groups)
+        self._expected_s = demand.expected_s
+        self._sums: tuple[int, int, tuple[str, ...]] | None = None
+        self._smallest = (self.request.gpu.milli, self.request.cpu)
+        self._rulings: dict[tuple[int, BinKind], Ruling] = {}
+        self._shape_rulings: dict[tuple[str, str], Ruling] = {}
 
-    def part(self, capacity: Slots) -> Part | None:
-        """Return what a member takes of a machine with this capacity, or None when it could never run there."""
-        try:
-            return self._parts[capacity]
-        except KeyError:
-            taken = capacity.take(self.request)
-            part = None if taken is None else Part(taken, taken.share_of(capacity), _waste(taken, capacity))
-            if len(self._parts) > 4096:
-                self._parts.clear()
-            self._parts[capacity] = part
-            return part
-
-    def part_of(self, home: Bin) -> Part | None:
-        """Return what a member takes of a bin's agents: as `part`, without hashing the capacity."""
-        try:
-            return self._by_size[home.size]
-        except KeyError:
-            part = self._by_size[home.size] = self.part(home.capacity)
-            return part
+    # -- what is allowed --------------------------------------------------------------------------
 
     def at(self, site: str, group: str) -> bool:
         """Say whether placement limits allow this site and group."""
-        return (not self.sites or site in self.sites) and (not self.groups or group in self.groups)
+        sites, groups = self.demand.sites, self.demand.groups
+        return (not sites or site in sites) and (not groups or group in groups)
+
+    def part(self, capacity: Slots, labels: Labels = (), driver: tuple[int, ...] = ()) -> Part | None:
+        """Return what a member takes of such a machine, or None when it could never run there."""
+        request, wanted = self.request, self.demand.labels
+        if request.cpu > capacity.cpu or request.memory > capacity.memory or (request.gpu.milli and not capacity.gpu):
+            return None
+        if (wanted and not set(wanted).issubset(labels)) or (request.gpu.driver and not self.drives(driver)):
+            return None
+        taken = capacity.take(request)
+        return None if taken is None else Part(taken, taken.share_of(capacity), _waste(taken, capacity))
+
+    def part_of(self, make: Make) -> Part | None:
+        """Return what a member takes of a make's agents, limits on place and cost left aside."""
+        ladder = self.ladders.get(make)
+        return ladder.part if ladder else self.part(make.capacity, make.kind.labels, make.kind.driver)
+
+    def drives(self, driver: tuple[int, ...]) -> bool:
+        """Say whether a GPU driver is new enough; an unknown one is not."""
+        gpu = self.request.gpu
+        return not gpu.milli or not gpu.driver or driver >= gpu.driver
 
     def within(self, price: int, spot: bool) -> bool:
-        """Say whether cost limits allow a member's price, on a spot machine or not."""
-        return (self.spot or not spot) and (self.max_price is None or price <= self.max_price)
+        """Say whether the limits on price and spot allow a member's price, on a spot machine or not."""
+        most = self.demand.max_price
+        return (self.demand.spot or not spot) and (most is None or price <= most)
 
-    def see_bins(self, bins: Sequence[Bin | None], structure: int) -> None:
-        """Rank all bins anew: by the member's price, then by how much scarcer hardware it would sit on."""
-        ranked: list[tuple[int, int, int]] = []
-        anywhere = not self.sites and not self.groups
-        most, spot = self.max_price, self.spot
-        by_size = self._by_size
-        for home in bins:
-            if home is None or not (anywhere or self.at(home.site, home.group)):
+    def ruling(self, make: Make, home: Bin, price: int) -> Ruling | None:
+        """Return what the policy says of a bin's agents, asked once for each kind of bin; None without a policy."""
+        if self._judge is None:
+            return None
+        key = (make.number, home.kind)
+        if key not in self._rulings:
+            kind = home.kind
+            candidate = Candidate(
+                kind=OfferKind.AGENT,
+                site=kind.site,
+                group=kind.group,
+                provider=kind.provider,
+                region=self.weigher.region(kind.site),
+                shape=kind.shape,
+                price=price,
+                spot=make.kind.spot,
+                owned=kind.owned,
+            )
+            self._rulings[key] = self._judge(self.demand, candidate)
+        return self._rulings[key]
+
+    def shape_ruling(self, launchable: Launchable, price: int) -> Ruling | None:
+        """Return what the policy says of a shape, asked once for each; None without a policy."""
+        if self._judge is None:
+            return None
+        shape = launchable.shape
+        key = (launchable.group, shape.key)
+        if key not in self._shape_rulings:
+            candidate = Candidate(
+                kind=OfferKind.LAUNCH,
+                site=launchable.site,
+                group=launchable.group,
+                provider=launchable.provider,
+                region=self.weigher.region(launchable.site),
+                shape=shape.name,
+                price=price,
+                spot=shape.spot,
+                owned=False,
+                start_s=shape.start_s,
+            )
+            self._shape_rulings[key] = self._judge(self.demand, candidate)
+        return self._shape_rulings[key]
+
+    # -- bins, cheapest first ---------------------------------------------------------------------
+
+    def see_all(self, makes: Iterable[Make]) -> None:
+        """Look at every make anew."""
+        self.ladders.clear()
+        self.heads.clear()
+        self.told.clear()
+        for make in makes:
+            self._see_make(make)
+
+    def see(self, events: Iterable[Bin | Make]) -> None:
+        """Take in what happened to the index: bins that have more free, makes whose bins came or went."""
+        for event in events:
+            if isinstance(event, Make):
+                self._see_make(event)
+                self.told.clear()
+            elif self.reopen(event):
+                self.told.clear()
+
+    def reopen(self, home: Bin) -> bool:
+        """Look into a bin again, for something there has more free; return whether it had been closed."""
+        ladder = self.ladders.get(home.make)
+        rank = ladder.rank.get(home) if ladder else None
+        if ladder is None or rank is None or ladder.open >> rank & 1:
+            return False
+        ladder.open |= 1 << rank
+        if ladder.head is None or rank < ladder.head.rank:
+            self._put_head(ladder, rank)
+        return True
+
+    def find(self, dear: Dear | None = None) -> tuple[Row, Head, int] | None:
+        """Return the cheapest open agent that fits, its bin's terms and what scarcity adds, or None."""
+        heads, request, at = self.heads, self.request, 0
+        found: tuple[Row, Head, int] | None = None
+        while at < len(heads):
+            head = heads[at]
+            if found and head.total >= found[1].total + found[2]:
+                break
+            row = head.bin.first(request)
+            if row is None:
+                self._close(head.ladder)
                 continue
-            part = by_size[home.size] if home.size in by_size else self.part_of(home)
-            if part is None or (home.spot and not spot):
-                continue
-            price = round(part.share * home.price)
-            if most is None or price <= most:
-                ranked.append((price, part.waste, home.number))
-        ranked.sort()
-        self.order = array("I", [number for _, _, number in ranked])
-        self.rank = array("i", [-1]) * len(bins)
-        for rank, (_, _, number) in enumerate(ranked):
-            self.rank[number] = rank
-        self.open = (1 << len(ranked)) - 1
-        self.structure = structure
-
-    def see_growth(self, numbers: Iterable[int]) -> None:
-        """Search these bins again: something there has more free."""
-        rank = self.rank
-        for number in numbers:
-            if rank[number] >= 0:
-                self.open |= 1 << rank[number]
-
-    def see_launchables(self, launchables: Iterable[tuple[str, Sequence[Launchable]]], version: int) -> None:
-        """Take in all groups' shapes: those that are capable, allowed and have a price above 0."""
-        self.terms = []
-        self._by_cost.clear()
-        self.on_demand = None
-        for group, offered in launchables:
-            for index, launchable in enumerate(offered):
-                shape = launchable.shape
-                if not shape.price or not self.at(launchable.site, group):
-                    continue
-                part = self.part(shape.slots)
-                if part is None:
-                    continue
-                price = part.price(shape.price)
-                if not shape.spot:
-                    self.on_demand = price if self.on_demand is None else min(price, self.on_demand)
-                if self.within(price, shape.spot):
-                    self.terms.append(LaunchTerms(group, index, part, price, shape.price, shape.start_s))
-        self.cheapest_launch = min((terms.whole for terms in self.terms), default=None)
-        self.shapes = version
-
-    def by_cost(self, expected_s: float) -> list[LaunchTerms]:
-        """Return the shapes by the expected total cost of a machine of one's own, cheapest first."""
-        found = self._by_cost.get(expected_s)
-        if found is None:
-            found = sorted(self.terms, key=lambda t: (expected_cost(t.whole, expected_s, t.start_s), t.group, t.index))
-            if len(self._by_cost) >= 8:
-                self._by_cost.clear()
-            self._by_cost[expected_s] = found
+            if dear is None:
+                return row, head, 0
+            extra = dear(head.ladder)
+            if found is None or head.total + extra < found[1].total + found[2]:
+                found = row, head, extra
+            at += 1
         return found
 
+    def in_order(self, dear: Dear | None = None) -> Iterator[tuple[Head, int]]:
+        """Yield all bins that may have room, cheapest first, with what scarcity adds; nothing may change meanwhile."""
+        heads = iter([(head.total, head, 0) for head in self.heads])
+        if dear:
+            heads = iter(sorted((head.total + (extra := dear(head.ladder)), head, extra) for head in self.heads))
+        later: list[tuple[int, Head, int]] = []
+        soonest = next(heads, None)
+        while soonest or later:
+            if soonest and (not later or soonest < later[0]):
+                _, head, extra = soonest
+                soonest = next(heads, None)
+            else:
+                _, head, extra = heappop(later)
+            yield head, extra
+            rest = head.ladder.open >> (head.rank + 1)
+            after = self._head(head.ladder, head.rank + (rest & -rest).bit_length()) if rest else None
+            if after:
+                heappush(later, (after.total + extra, after, extra))
 
-def lens_key(demand: Demand) -> LensKey:
-    """Return what a demand's lens is kept under: everything that decides which offers it may take, and their price."""
-    return (demand.request, demand.sites, demand.groups, demand.max_price, demand.spot)
+    def fitting(self, each: int = BIN_SIZE, dear: Dear | None = None) -> Iterator[tuple[Row, Head, int]]:
+        """Yield open agents that fit, at most `each` of a bin, cheapest first, with terms and what scarcity adds."""
+        for head, extra in self.in_order(dear):
+            for row in islice(head.bin.fitting(self.request), each):
+                yield row, head, extra
+
+    def terms_in(self, home: Bin) -> Head | None:
+        """Return a bin's terms, whether it has room or not; None where it is not allowed."""
+        ladder = self.ladders.get(home.make)
+        rank = ladder.rank.get(home) if ladder else None
+        return self._head(ladder, rank) if ladder and rank is not None else None
+
+    def allows(self, row: Row) -> bool:
+        """Say whether an agent could serve these demands when it has room: it is capable, and within all limits."""
+        ladder = self.ladders.get(row.bin.make)
+        rank = ladder.rank.get(row.bin) if ladder else None
+        if ladder is None or rank is None:
+            return False
+        return not self.limited or self._head(ladder, rank) is not None
+
+    @property
+    def least(self) -> int:
+        """The least that any allowed place costs a member, room or not; no place: 0."""
+        return self._summary[0]
+
+    @property
+    def most(self) -> int:
+        """The most that any allowed place costs a member, room or not; no place: 0."""
+        return self._summary[1]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The GPU models that could serve a member, sorted; none where it asks for no GPU."""
+        return self._summary[2]
+
+    @property
+    def _summary(self) -> tuple[int, int, tuple[str, ...]]:
+        if self._sums is None:
+            ladders = self.ladders.values()
+            low = [head.total for ladder in ladders if (head := self._head(ladder, 0))]
+            high = [head.total for ladder in ladders if (head := self._head(ladder, len(ladder.bins) - 1))]
+            models = {
+                gpu.model for ladder in ladders for gpu in ladder.make.capacity.gpu if self.request.gpu.allows(gpu)
+            }
+            asked = tuple(sorted(models)) if self.request.gpu.milli else ()
+            self._sums = min(low, default=0), max(high + low, default=0), asked
+        return self._sums
+
+    def _see_make(self, make: Make) -> None:
+        """Build the ladder of a make anew, if it can run such a session at all within the limits."""
+        before = self.ladders.pop(make, None)
+        self._sums = None
+        self.excluded_limit = 0
+        if before:
+            self._drop_head(before)
+        part = before.part if before else self.part_of(make)
+        if part is None or not make.by_kind or (make.kind.spot and not self.demand.spot):
+            return
+        rate = self.weigher.rate(make.kind.interruptions, spot=make.kind.spot)
+        bins, rank = make.bins, make.rank
+        if not self._anywhere:
+            bins = [home for home in bins if self.at(home.site, home.group)]
+        if self._reorders:
+            prices = [part.price(home.price) for home in bins]
+            costs = [self._weigh(make, rate, home, price) for home, price in zip(bins, prices, strict=True)]
+            order = [(cost.total, prices[at], at) for at, cost in enumerate(costs) if cost]
+            bins = [bins[at] for _, _, at in sorted(order)]
+        if bins is not make.bins:
+            rank = {home: at for at, home in enumerate(bins)}
+        ladder = Ladder(make, part, bins, rank, rate)
+        if bins and self._put_head(ladder, 0):
+            self.ladders[make] = ladder
+
+    def _head(self, ladder: Ladder, rank: int) -> Head | None:
+        home = ladder.bins[rank]
+        price = round(ladder.part.share * home.price)
+        if self._plain and not ladder.rate:
+            total, parts = money.cost(price, self._expected_s), None
+        else:
+            parts = self._weigh(ladder.make, ladder.rate, home, price)
+            if parts is None:
+                return None
+            total = parts.total
+        return Head(total, price, ladder.part.waste, ladder.make.number, rank, home, ladder, parts)
+
+    def _weigh(self, make: Make, rate: float, home: Bin, price: int) -> Cost | None:
+        """Return a member's cost in a bin, or None when a limit or the policy is against it."""
+        if not self.within(price, make.kind.spot):
+            return None
+        ruling = self.ruling(make, home, price)
+        if ruling and ruling.denied:
+            return None
+        cost = self.weigher.cost(price, home.site, rate=rate, ruling=ruling)
+        return None if self.weigher.over_total(cost) else cost
+
+    def _put_head(self, ladder: Ladder, rank: int) -> bool:
+        if ladder.head:
+            self._drop_head(ladder)
+        ladder.head = head = self._head(ladder, rank)
+        if head:
+            insort(self.heads, head)
+        return head is not None
+
+    def _drop_head(self, ladder: Ladder) -> None:
+        if ladder.head:
+            del self.heads[bisect_left(self.heads, ladder.head)]
+            ladder.head = None
+
+    def _close(self, ladder: Ladder) -> None:
+        """Note that a ladder's head has no room, and go on to the next bin that has some."""
+        bins, least, rest = ladder.bins, self._smallest, ladder.open
+        while rest:
+            low = rest & -rest
+            home = bins[low.bit_length() - 1]
+            order = home.order
+            if rest != ladder.open and order and order[-1] >= least:
+                break
+            if home.taken:
+                home.closed_by.append(self)
+            rest ^= low
+        ladder.open = rest
+        if rest:
+            self._put_head(ladder, (rest & -rest).bit_length() - 1)
+        else:
+            self._drop_head(ladder)
+
+    # -- shapes -----------------------------------------------------------------------------------
+
+    def see_launchables(self, launchables: Iterable[Launchable], version: int) -> None:
+        """Take in all groups' shapes: those that are capable, allowed and have a price above 0, cheapest first."""
+        self.terms = []
+        self.told.clear()
+        self._shape_rulings.clear()
+        self.excluded_limit = 0
+        self.on_demand = None
+        places: dict[str, int] = {}
+        for launchable in launchables:
+            index = places[launchable.group] = places.get(launchable.group, -1) + 1
+            terms = self._launch_terms(launchable, index)
+            if terms is None:
+                continue
+            if not launchable.shape.spot:
+                self.on_demand = terms.price if self.on_demand is None else min(terms.price, self.on_demand)
+            ruling = self.shape_ruling(launchable, terms.price)
+            allowed = self.within(terms.price, launchable.shape.spot) and not (ruling and ruling.denied)
+            if allowed and not self.weigher.over_total(terms.alone):
+                self.terms.append(terms)
+        self.terms.sort(key=lambda terms: (terms.alone.total, terms.group, terms.index))
+        self.shapes = version
+
+    def floor(self, *, joining: bool) -> int:
+        """Return the least that any launch costs; with `joining`, on a machine that others are to share."""
+        return min(terms.joined.total for terms in self.terms) if joining else self.terms[0].alone.total
+
+    def _launch_terms(self, launchable: Launchable, index: int) -> LaunchTerms | None:
+        shape = launchable.shape
+        if not shape.price or not self.at(launchable.site, launchable.group):
+            return None
+        part = self.part(shape.slots, launchable.labels, launchable.driver)
+        if part is None:
+            return None
+        price = part.price(shape.price)
+        rate = self.weigher.rate(shape.interruptions, spot=shape.spot)
+        ruling = self.shape_ruling(launchable, price)
+        alone, joined = (
+            self.weigher.cost(paid, launchable.site, rate=rate, start_s=shape.start_s, ruling=ruling)
+            for paid in (shape.price, price)
+        )
+        return LaunchTerms(launchable.group, index, part, price, alone, joined)
 
 
-def ask_text(request: Request) -> str:
-    """Return a request for people: `2 cpu, 4.0 GiB, 1 x T4|L4`."""
-    text = slots.text(Slots(request.cpu, request.memory))
-    if request.disk:
-        text += f", {request.disk / slots.GIB:.1f} GiB disk"
-    if request.gpu.milli:
-        text += f", {request.gpu.milli / 1000:g} x {'|'.join(request.gpu.models) or 'GPU'}"
-        if request.gpu.memory:
-            text += f" of {request.gpu.memory / slots.GIB:.0f} GiB"
-    return text
+def lens_key(demand: Demand, reads: Sequence[str]) -> LensKey:
+    """Return what a demand's lens is kept under: everything that decides which offers it may take, and their cost."""
+    matters = demand.max_total is not None or bool(demand.data)
+    return (
+        demand.request,
+        demand.sites,
+        demand.groups,
+        demand.labels,
+        demand.max_price,
+        demand.spot,
+        demand.expected_s,
+        demand.checkpoint,
+        (demand.max_total, demand.near, demand.data, demand.nodes) if matters else None,
+        tuple([getattr(demand, name) for name in reads]) if reads else None,
+    )
 
 
 def _waste(taken: Slots, capacity: Slots) -> int:

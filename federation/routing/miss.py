@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable
 
 from atoll import slots
 from atoll.slots import Slots
+from atoll.states import Reason
 from federation.routing.capacity import Capacity
 from federation.routing.lens import Lens
-from federation.routing.offers import capable_bins, capable_shapes, over_limit
+from federation.routing.offers import limit_against, missing_text, shape_limit_against
+from federation.routing.words import memory_text
 
 _KINDS: tuple[tuple[str, Callable[[Slots], int], Callable[[int], str]], ...] = (
     ("cores", lambda s: s.cpu, lambda n: f"{n / 1000:g}"),
@@ -15,26 +17,49 @@ _KINDS: tuple[tuple[str, Callable[[Slots], int], Callable[[int], str]], ...] = (
 )
 
 
-def price_miss(lens: Lens, capacity: Capacity) -> str:
-    """Return the cheapest of what only cost limits exclude, or "" when more than those is in the way."""
-    prices = [(home.price, home.spot, home.capacity, home.site) for home in capable_bins(lens, capacity)]
-    prices += [
-        (found.shape.price or 0, found.shape.spot, found.shape.slots, found.site)
-        for found in capable_shapes(lens, capacity)
-    ]
-    parts = [(part.price(whole), spot, site) for whole, spot, has, site in prices if (part := lens.part(has))]
-    if not parts:
-        return ""
-    price, spot, site = min(parts)
-    return f"the cheapest capable offer, at site {site}, {over_limit(lens, price, spot)}"
+_LIMIT_HINTS = {
+    Reason.PRICE_LIMIT: "raise max_price, or allow spot",
+    Reason.TOTAL_LIMIT: "raise max_total, or lower the expected run time if it is too high",
+    Reason.POLICY: "ask whoever keeps the policy, or ask for something it allows",
+}
+
+
+def limit_miss(lens: Lens, capacity: Capacity) -> tuple[Reason, str, str] | None:
+    """Return reason, message and hint when only limits on cost or the policy exclude all there is, else None."""
+    found: list[tuple[int, Reason, str]] = []
+    for make in capacity.makes():
+        part = lens.part_of(make)
+        for home in make.bins if part else ():
+            if part and lens.at(home.site, home.group):
+                price = part.price(home.price)
+                if against := limit_against(lens, home, price):
+                    found.append((price, against[0], f"at site {home.site}, {against[1]}"))
+    for launchable in capacity.launchables():
+        part = lens.part(launchable.shape.slots, launchable.labels, launchable.driver)
+        if part and launchable.shape.price and lens.at(launchable.site, launchable.group):
+            against = shape_limit_against(lens, launchable, part)
+            if against:
+                found.append(
+                    (part.price(launchable.shape.price), against[0], f"at site {launchable.site}, {against[1]}")
+                )
+    if not found:
+        return None
+    _, reason, text = min(found)
+    return reason, f"the cheapest capable offer, {text}", _LIMIT_HINTS[reason]
 
 
 def nearest_miss(lens: Lens, capacity: Capacity) -> tuple[str, str]:
     """Return a message and a hint for a request that no agent's capacity and no shape could ever hold."""
-    agents = [home.capacity for home in capacity.bins() if lens.at(home.site, home.group)]
-    shapes = [f.shape.slots for f in capacity.launchables() if lens.at(f.site, f.group) and f.shape.price]
-    if not agents and not shapes:
+    makes = [make for make in capacity.makes() if any(lens.at(kind.site, kind.group) for kind in make.by_kind)]
+    launchables = [f for f in capacity.launchables() if lens.at(f.site, f.group) and f.shape.price]
+    if not makes and not launchables:
         return "there is no agent and no launchable shape where the session may run", _where_hint(lens)
+    there = [(make.capacity, make.kind.labels, make.kind.driver) for make in makes]
+    there += [(f.shape.slots, f.labels, f.driver) for f in launchables]
+    lacking = {missing_text(lens, labels, driver) for has, labels, driver in there if has.take(lens.request)}
+    if lacking:
+        return f"all that is large enough {min(lacking)}", "change what it asks for, or add agents that have it"
+    agents, shapes = [make.capacity for make in makes], [f.shape.slots for f in launchables]
     gpu = _gpu_miss(lens, agents, shapes)
     if gpu:
         return gpu
@@ -56,8 +81,8 @@ def _gpu_miss(lens: Lens, agents: list[Slots], shapes: list[Slots]) -> tuple[str
     if not gpu.milli:
         return None
     kind = " or ".join(gpu.models) + " GPUs" if gpu.models else "GPUs"
-    if gpu.memory:
-        kind += f" of {gpu.memory / slots.GIB:.0f} GiB"
+    if gpu.memory or gpu.memory_max:
+        kind += f" of {memory_text(gpu)}"
     agent, shape = _largest(agents, lambda s: _able(lens, s)), _largest(shapes, lambda s: _able(lens, s))
     most = max(agent, shape)
     if gpu.milli <= most:
@@ -82,6 +107,7 @@ def _largest(amounts: Iterable[Slots], amount: Callable[[Slots], int]) -> int:
 
 
 def _where_hint(lens: Lens) -> str:
-    if lens.sites or lens.groups:
-        return f"its placement allows only {', '.join((*lens.sites, *lens.groups))}: widen it, or add agents there"
+    demand = lens.demand
+    if demand.sites or demand.groups:
+        return f"its placement allows only {', '.join((*demand.sites, *demand.groups))}: widen it, or add agents there"
     return "join an agent with `atoll agent join`, or add a provider and a group"

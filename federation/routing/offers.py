@@ -1,47 +1,51 @@
 """Offers and reasons: what a demand could take, cheapest first, and why everything else is no offer for it."""
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import NamedTuple
 
 from atoll import money, slots
-from atoll.offer import Demand, Offer, OfferKind, Rejection, expected_cost
-from atoll.slots import Slots
+from atoll.offer import Offer, OfferKind, Rejection
 from atoll.states import Reason
-from federation.routing.bins import Bin, Launchable, Row
+from federation.routing.bins import Bin, BinKind, Launchable, Row
 from federation.routing.capacity import Capacity
-from federation.routing.lens import LaunchTerms, Lens
+from federation.routing.lens import Dear, Head, LaunchTerms, Lens, Part
+from federation.routing.words import free_text, version_text
 
-LOOKED_AT = 4
-"""Agents looked at for each reason shown: fitting ones have none, and a large fleet is not walked to explain."""
+EACH = 4
+"""Agents of one bin that reasons are given for: the others are alike."""
 
 
-def agent_offer(demand: Demand, lens: Lens, row: Row) -> Offer:
-    """Return the offer of free slots on an agent that was found through `lens`."""
-    home = row.bin
-    part = lens.part_of(home)
-    if part is None:
-        raise ValueError(f"agent {row.seat.agent} could never run {lens.asks}")
-    price = part.price(home.price)
+def agent_offer(lens: Lens, row: Row, head: Head | None = None, extra: int = 0) -> Offer:
+    """Return the offer of free slots on an agent, with room or not; `extra` is what scarcity adds to its cost.
+
+    `head` are the terms of its bin where they are known. Raises `ValueError` for one that `lens` does not allow.
+    """
+    head = head or lens.terms_in(row.bin)
+    if head is None:
+        raise ValueError(f"agent {row.seat.agent} is no place for {lens.asks}")
+    home, part = head.bin, head.ladder.part.slots
     return Offer(
         kind=OfferKind.AGENT,
         site=home.site,
         group=home.group,
         target=row.seat.agent,
-        slots=_taken(row, lens) if home.mixed else part.slots,
-        price=price,
-        cost=money.cost(price, demand.expected_s),
-        spot=home.spot,
+        slots=(row.free.take(lens.request) or part) if home.make.mixed else part,
+        price=head.price,
+        cost=head.total + extra,
+        spot=home.make.kind.spot,
+        parts=replace(head.cost, scarcity=extra) if extra else head.cost,
     )
 
 
-def launch_offer(demand: Demand, terms: LaunchTerms, launchable: Launchable, *, alone: bool = True) -> Offer:
+def launch_offer(terms: LaunchTerms, launchable: Launchable, *, alone: bool = True) -> Offer:
     """Return the offer of an instance to be made.
 
     Its `price` is the member's share; its `cost` the whole machine's when the member would be `alone` on
     it: a launch is paid in full until others join.
     """
-    shape = launchable.shape
-    paid = terms.whole if alone else terms.price
+    shape, cost = launchable.shape, terms.alone if alone else terms.joined
     return Offer(
         kind=OfferKind.LAUNCH,
         site=launchable.site,
@@ -49,27 +53,123 @@ def launch_offer(demand: Demand, terms: LaunchTerms, launchable: Launchable, *, 
         target=shape.key,
         slots=terms.part.slots,
         price=terms.price,
-        cost=expected_cost(paid, demand.expected_s, shape.start_s),
+        cost=cost.total,
         start_s=shape.start_s,
         spot=shape.spot,
+        parts=cost,
     )
 
 
-def ranked(demand: Demand, lens: Lens, capacity: Capacity, limit: int) -> tuple[Offer, ...]:
-    """Return up to `limit` of the cheapest offers on running agents and from shapes that may be launched now."""
-    offers = [agent_offer(demand, lens, row) for row in islice(capacity.fitting(lens), limit)]
-    free = ((t, capacity.launchable(t.group, t.index)) for t in lens.by_cost(demand.expected_s))
-    able = ((t, launchable) for t, launchable in free if not launchable.blocked and launchable.room > 0)
-    offers += [launch_offer(demand, terms, launchable) for terms, launchable in islice(able, limit)]
-    return tuple(sorted(offers, key=lambda offer: (offer.cost, offer.start_s))[:limit])
+# -- what a decision tells beside what was taken ------------------------------------------------------------------
 
 
-def rejected(lens: Lens, capacity: Capacity, limit: int) -> tuple[Rejection, ...]:
-    """Return up to `limit` reasons: first capable shapes that are not to be had, then agents, then other shapes."""
-    found = list(islice(_blocked_shapes(lens, capacity), limit // 2))
-    found += islice(_agents(lens, capacity, LOOKED_AT * limit), limit - len(found))
-    found += islice(_other_shapes(lens, capacity), limit - len(found))
-    return tuple(found)
+class Place(NamedTuple):
+    """An agent with room, its bin's terms, and its offer."""
+
+    row: Row
+    head: Head
+    offer: Offer
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The best alternatives and the reasons against the rest, for one kind of demand; kept as long as they hold.
+
+    `places` are the agents offered, `full` those that reasons were found against and whether they were open: the
+    numbers there are of that moment. `version` is that of the launchables.
+    """
+
+    ranked: tuple[Offer, ...]
+    rejected: tuple[Rejection, ...]
+    places: tuple[Place, ...]
+    full: tuple[tuple[Row, bool], ...]
+    version: int
+
+    def offers_hold(self, lens: Lens, capacity: Capacity) -> bool:
+        """Say whether all that is offered can still be had."""
+        return self.version == capacity.launch_version and all(fits(lens, place.row) for place in self.places)
+
+    def reasons_hold(self, lens: Lens, capacity: Capacity) -> bool:
+        """Say whether what had no room still has none."""
+        return self.version == capacity.launch_version and not any(
+            row.seat.open is not was_open or (was_open and fits(lens, row)) for row, was_open in self.full
+        )
+
+
+def tell(lens: Lens, capacity: Capacity, limit: int, before: Told | None = None) -> Told:
+    """Return up to `limit` alternatives, one for each place, and up to `limit` reasons: `before`, if it holds."""
+    if before and before.reasons_hold(lens, capacity):
+        if before.offers_hold(lens, capacity):
+            return before
+        rejected, full = before.rejected, before.full
+        places = _renewed(before.places, lens, limit) or _places(lens, limit)
+    else:
+        rejected, full = _rejected(lens, capacity, limit)
+        places = _places(lens, limit)
+    offers = [place.offer for place in places]
+    if lens.terms:
+        offers += islice(_launchable_now(lens, capacity), limit)
+        offers.sort(key=lambda offer: (offer.cost, offer.start_s))
+    return Told(tuple(offers[:limit]), rejected, tuple(places), full, capacity.launch_version)
+
+
+def with_scarcity(told: Told, lens: Lens, dear: Dear) -> tuple[Offer, ...]:
+    """Return the alternatives with what scarcity adds to their cost now."""
+    places = {place.row.seat.agent: place for place in told.places}
+    offers = [
+        agent_offer(lens, place.row, place.head, dear(place.head.ladder))
+        if offer.kind is OfferKind.AGENT and (place := places.get(offer.target))
+        else offer
+        for offer in told.ranked
+    ]
+    return tuple(sorted(offers, key=lambda offer: (offer.cost, offer.start_s)))
+
+
+def _rejected(lens: Lens, capacity: Capacity, limit: int) -> tuple[tuple[Rejection, ...], tuple[tuple[Row, bool], ...]]:
+    """Return reasons, and the agents that some are against: shapes not to be had, full agents, then all others."""
+    reasons = list(islice(_blocked_shapes(lens, capacity), limit // 2)) if lens.terms else []
+    full: list[tuple[Row, bool]] = []
+    for row, rejection in islice(_full(lens), limit - len(reasons)):
+        full.append((row, row.seat.open))
+        reasons.append(rejection)
+    if len(reasons) < limit:
+        reasons += excluded(lens, capacity, limit)[: limit - len(reasons)]
+    return tuple(reasons), tuple(full)
+
+
+def _launchable_now(lens: Lens, capacity: Capacity) -> Iterator[Offer]:
+    for terms in lens.terms:
+        launchable = capacity.launchable(terms.group, terms.index)
+        if not launchable.blocked and launchable.room > 0:
+            yield launch_offer(terms, launchable)
+
+
+def _renewed(places: Sequence[Place], lens: Lens, limit: int) -> list[Place]:
+    """Return places with another agent in place of one that is full; none when so many are full that too few remain."""
+    kept = []
+    for place in places:
+        row = place.row if fits(lens, place.row) else place.head.bin.first(lens.request)
+        if row is place.row:
+            kept.append(place)
+        elif row is not None:
+            kept.append(Place(row, place.head, agent_offer(lens, row, place.head)))
+    return kept if len(kept) == len(places) or len(kept) * 2 >= limit else []
+
+
+def _places(lens: Lens, limit: int) -> list[Place]:
+    """Return the cheapest agents that have room, one of each kind of bin."""
+    found: dict[tuple[int, BinKind], Place] = {}
+    for head, _ in lens.in_order():
+        key = (head.make, head.bin.kind)
+        row = head.bin.first(lens.request) if key not in found else None
+        if row is not None:
+            found[key] = Place(row, head, agent_offer(lens, row, head))
+            if len(found) == limit:
+                break
+    return list(found.values())
+
+
+# -- reasons ------------------------------------------------------------------------------------------------------
 
 
 def _blocked_shapes(lens: Lens, capacity: Capacity) -> Iterator[Rejection]:
@@ -83,92 +183,146 @@ def _blocked_shapes(lens: Lens, capacity: Capacity) -> Iterator[Rejection]:
 
 
 def _other_shapes(lens: Lens, capacity: Capacity) -> Iterator[Rejection]:
+    usable = {(terms.group, terms.index) for terms in lens.terms}
+    index: dict[str, int] = {}
     for launchable in capacity.launchables():
+        at = index[launchable.group] = index.get(launchable.group, -1) + 1
+        if (launchable.group, at) in usable:
+            continue
         shape = launchable.shape
-        part = lens.part(shape.slots)
+        part = lens.part(shape.slots, launchable.labels, launchable.driver)
         if not lens.at(launchable.site, launchable.group):
             yield _against(launchable, Reason.NO_CAPABLE_SITE, "the session's placement leaves this out")
         elif part is None:
-            yield _against(launchable, Reason.NO_CAPABLE_SITE, f"has {slots.text(shape.slots)}; asks {lens.asks}")
+            has = f"has {slots.text(shape.slots)}; asks {lens.asks}"
+            message = missing_text(lens, launchable.labels, launchable.driver) or has
+            yield _against(launchable, Reason.NO_CAPABLE_SITE, message)
         elif not shape.price:
             yield _against(launchable, Reason.NO_CAPABLE_SITE, "its price is unknown, so it is never chosen")
-        elif not lens.within(part.price(shape.price), shape.spot):
-            yield _against(launchable, Reason.PRICE_LIMIT, over_limit(lens, part.price(shape.price), shape.spot))
+        elif against := shape_limit_against(lens, launchable, part):
+            yield _against(launchable, *against)
 
 
-def _agents(lens: Lens, capacity: Capacity, looked_at: int) -> Iterator[Rejection]:
-    for row in islice(_rows(capacity), looked_at):
-        verdict = _verdict(lens, row)
-        if verdict is not None:
-            seat = row.seat
-            yield Rejection(site=seat.site, group=seat.group, target=seat.agent, reason=verdict[0], message=verdict[1])
+def _full(lens: Lens) -> Iterator[tuple[Row, Rejection]]:
+    """Yield reasons against agents that could run it, in bins that were found to have no room: full or closed ones."""
+    for ladder in lens.ladders.values():
+        for rank, home in enumerate(ladder.bins):
+            if ladder.open >> rank & 1:
+                break
+            for row in islice(home.rows.values(), EACH):
+                yield row, _against_row(lens, row)
 
 
-def _rows(capacity: Capacity) -> Iterator[Row]:
-    for home in capacity.bins():
-        yield from home.rows.values()
+def _against_row(lens: Lens, row: Row) -> Rejection:
+    seat = row.seat
+    if seat.open:
+        reason, message = Reason.NO_FREE_SLOTS, f"has {free_text(row)} free; asks {lens.asks}"
+    else:
+        reason, message = seat.why_closed or Reason.NO_FREE_SLOTS, seat.message or "takes no new session now"
+    return Rejection(site=seat.site, group=seat.group, target=seat.agent, reason=reason, message=message)
 
 
-def _verdict(lens: Lens, row: Row) -> tuple[Reason, str] | None:
-    seat, home = row.seat, row.bin
-    if not lens.at(seat.site, seat.group):
+def excluded(lens: Lens, capacity: Capacity, limit: int) -> list[Rejection]:
+    """Return up to `limit` reasons against what a demand could never use: agents, one of each kind, then shapes.
+
+    They hold until the makes or the shapes change, and are kept with the lens until then.
+    """
+    if lens.excluded_limit < limit:
+        agents = islice(_excluded_agents(lens, capacity), limit)
+        lens.excluded = list(islice(chain(agents, _other_shapes(lens, capacity)), limit))
+        lens.excluded_limit = limit
+    return lens.excluded
+
+
+def _excluded_agents(lens: Lens, capacity: Capacity) -> Iterator[Rejection]:
+    for make in capacity.makes():
+        ladder = lens.ladders.get(make)
+        if ladder and ladder.bins is make.bins and not lens.limited:
+            continue
+        part = lens.part_of(make)
+        for home in make.bins if part else make.bins[:1]:
+            against = _against_bin(lens, home, part)
+            if against:
+                seat = next(iter(home.rows.values())).seat
+                yield Rejection(
+                    site=seat.site, group=seat.group, target=seat.agent, reason=against[0], message=against[1]
+                )
+
+
+def _against_bin(lens: Lens, home: Bin, part: Part | None) -> tuple[Reason, str] | None:
+    """Return why all agents of a bin are no place for a demand, or None when they are one."""
+    if not lens.at(home.site, home.group):
         return Reason.NO_CAPABLE_SITE, "the session's placement leaves this out"
-    part = lens.part_of(home)
     if part is None:
-        return Reason.NO_CAPABLE_SITE, f"has {slots.text(seat.capacity)}; asks {lens.asks}"
-    price = part.price(home.price)
-    if not lens.within(price, home.spot):
-        return Reason.PRICE_LIMIT, over_limit(lens, price, home.spot)
-    if not seat.open:
-        return seat.why_closed or Reason.NO_FREE_SLOTS, seat.message or "takes no new session now"
-    if _fits(lens, row):
-        return None
-    return Reason.NO_FREE_SLOTS, f"has {free_text(row)} free; asks {lens.asks}"
+        kind = home.make.kind
+        has = f"has {slots.text(kind.capacity)}; asks {lens.asks}"
+        return Reason.NO_CAPABLE_SITE, missing_text(lens, kind.labels, kind.driver) or has
+    return limit_against(lens, home, part.price(home.price))
 
 
-def _fits(lens: Lens, row: Row) -> bool:
+def limit_against(lens: Lens, home: Bin, price: int) -> tuple[Reason, str] | None:
+    """Return which limit or policy is against a member at this price in a bin, or None."""
+    make = home.make
+    if not lens.within(price, make.kind.spot):
+        return Reason.PRICE_LIMIT, over_limit(lens, price, make.kind.spot)
+    ruling = lens.ruling(make, home, price)
+    if ruling and ruling.denied:
+        return Reason.POLICY, ruling.denied
+    cost = lens.weigher.cost(price, home.site)
+    if lens.weigher.over_total(cost):
+        return Reason.TOTAL_LIMIT, over_total(lens, lens.weigher.all_pay(cost))
+    return None
+
+
+def shape_limit_against(lens: Lens, launchable: Launchable, part: Part) -> tuple[Reason, str] | None:
+    """Return which limit or policy is against a priced shape of which a member would take `part`, or None."""
+    shape, whole = launchable.shape, launchable.shape.price or 0
+    price = part.price(whole)
+    if not lens.within(price, shape.spot):
+        return Reason.PRICE_LIMIT, over_limit(lens, price, shape.spot)
+    ruling = lens.shape_ruling(launchable, price)
+    if ruling and ruling.denied:
+        return Reason.POLICY, ruling.denied
+    cost = lens.weigher.cost(whole, launchable.site, start_s=shape.start_s)
+    if lens.weigher.over_total(cost):
+        return Reason.TOTAL_LIMIT, over_total(lens, lens.weigher.all_pay(cost))
+    return None
+
+
+def fits(lens: Lens, row: Row) -> bool:
+    """Say whether a member fits into what an agent has free now."""
     request = lens.request
-    if row.bin.mixed:
-        return row.free.take(request) is not None
+    if row.bin.make.mixed:
+        return row.key[1] >= 0 and row.free.take(request) is not None
     gpu, cpu, memory, disk, _ = row.key
     return gpu >= request.gpu.milli and cpu >= request.cpu and memory >= request.memory and disk >= request.disk
 
 
-def free_text(row: Row) -> str:
-    """Return for people what an agent has free now, a trial's placements counted."""
-    gpu, cpu, memory, _, _ = row.key
-    text = slots.text(Slots(cpu, memory))
-    return f"{text}, {gpu / 1000:g} GPU" if row.bin.capacity.gpu else text
+def missing_text(lens: Lens, labels: tuple[tuple[str, str], ...], driver: tuple[int, ...]) -> str:
+    """Return which label or driver such a machine lacks, or ""."""
+    for name, value in lens.demand.labels:
+        if (name, value) not in labels:
+            return f"has no label {name}={value}"
+    if not lens.drives(driver):
+        asked = version_text(lens.request.gpu.driver)
+        return f"its GPU driver is {version_text(driver) or 'unknown'}; asks {asked} or newer"
+    return ""
 
 
 def over_limit(lens: Lens, price: int, spot: bool) -> str:
-    """Return which cost limit a price, or being spot, breaks."""
-    if spot and not lens.spot:
+    """Return which limit a price, or being spot, breaks."""
+    if spot and not lens.demand.spot:
         return "is a spot machine; the session refuses spot"
-    return f"costs {money.text(price)} an hour; the session's limit is {money.text(lens.max_price or 0)}"
+    return f"costs {money.text(price)} an hour; the session's limit is {money.text(lens.demand.max_price or 0)}"
 
 
-def _taken(row: Row, lens: Lens) -> Slots:
-    taken = row.free.take(lens.request)
-    return taken if taken is not None else Slots()
+def over_total(lens: Lens, pays: int) -> str:
+    """Return how an expected total breaks the limit on it."""
+    limit = money.text(lens.demand.max_total or 0)
+    return f"is expected to cost {money.text(pays)} in all; the session's limit is {limit}"
 
 
 def _against(launchable: Launchable, reason: Reason, message: str) -> Rejection:
     return Rejection(
         site=launchable.site, group=launchable.group, target=launchable.shape.key, reason=reason, message=message
     )
-
-
-def capable_bins(lens: Lens, capacity: Capacity) -> Iterator[Bin]:
-    """Yield bins at allowed places whose agents could run a member, prices and what is free left aside."""
-    for home in capacity.bins():
-        if lens.at(home.site, home.group) and lens.part_of(home) is not None:
-            yield home
-
-
-def capable_shapes(lens: Lens, capacity: Capacity) -> Iterator[Launchable]:
-    """Yield priced shapes at allowed places that could run a member, cost limits and room left aside."""
-    for launchable in capacity.launchables():
-        allowed = launchable.shape.price and lens.at(launchable.site, launchable.group)
-        if allowed and lens.part(launchable.shape.slots) is not None:
-            yield launchable

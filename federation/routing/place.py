@@ -1,144 +1,217 @@
 """Placement: waiting sessions in, decisions out, each with its offers and the reasons against the others.
 
-An offer's cost is `expected_cost`: price an hour x (expected + start delay) + the delay's own worth.
-Free slots of a running agent are priced at their share of the machine; a launch at the whole machine.
+What an offer costs is written in `cost`; free slots of a running agent are priced at their share of the machine, a
+launch at the whole machine until others join. What is contended has a price on top (`scarcity`), which nobody pays.
 """
 
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Collection, Iterator, Sequence
+from math import inf
 
 from atoll import money
-from atoll.offer import Decision, Demand, Offer, Outcome, Rejection
+from atoll.offer import Decision, Demand, Offer, Outcome
 from atoll.slots import Slots
 from atoll.states import Reason
 from federation.routing.bins import Launchable, Row
 from federation.routing.capacity import Capacity
-from federation.routing.lens import LaunchTerms, Lens
-from federation.routing.miss import nearest_miss, price_miss
-from federation.routing.offers import agent_offer, launch_offer, ranked, rejected
+from federation.routing.gangs import DEARER, gather
+from federation.routing.lens import Dear, LaunchTerms, Lens
+from federation.routing.miss import limit_miss, nearest_miss
+from federation.routing.offers import Told, agent_offer, launch_offer, tell, with_scarcity
+from federation.routing.rules import PLAIN, Rules
+from federation.routing.scarcity import Scarcity
 
-SHOWN, SHOWN_WAITING = 8, 36
+SHOWN, SHOWN_WAITING = 4, 36
 """How many alternatives and reasons a decision keeps: a placement needs fewer than a wait."""
 
 
-def route(demands: Sequence[Demand], capacity: Capacity) -> list[Decision]:
+def route(demands: Sequence[Demand], capacity: Capacity, *, now: float = 0.0, rules: Rules = PLAIN) -> list[Decision]:
     """Decide for each demand in the given order; a placement takes its slots from what the next ones see.
 
     `capacity` is left as it was: the caller puts the new seats once it has acted. Gangs get distinct
     agents, all members or none. Alternatives and reasons are those seen by the first demand of its kind
     in this call.
     """
-    trial = _Trial(capacity)
+    trial = Trial(capacity, demands, now=now, rules=rules)
     try:
         return [trial.decide(demand) for demand in demands]
     finally:
         trial.undo()
 
 
-def rank(demand: Demand, capacity: Capacity) -> Decision:
+def rank(demand: Demand, capacity: Capacity, *, now: float = 0.0, rules: Rules = PLAIN) -> Decision:
     """Return what `route` would decide for `demand` alone, with more alternatives and reasons (a dry run)."""
-    trial = _Trial(capacity, shown=SHOWN_WAITING)
+    trial = Trial(capacity, (demand,), now=now, rules=rules, shown=SHOWN_WAITING)
     try:
         return trial.decide(demand)
     finally:
         trial.undo()
 
 
-class _Trial:
-    """One call's look at the index: what it took from agents and the machines it would launch, to be undone."""
+SPARES = ", leaving what others can do least without"
 
-    def __init__(self, capacity: Capacity, *, shown: int = SHOWN) -> None:
-        self._capacity = capacity
+Mark = tuple[dict[str, int], dict[tuple[str, str], Slots]]
+"""Launches counted so far: what room groups have left, and what is free on machines that would be made."""
+
+
+class Trial:
+    """One look at the index that takes what it decides, so that the next demand sees the rest; `undo` gives it back.
+
+    `decide` is the whole of it for a plain list order. A queue with reservations and preemption builds on the
+    parts: `lens` (how a demand sees the index), `limit` (show less or more of an agent as free), `mark` and `back`
+    (take back the launches counted since), `joined` (the agents that launches of the last decision complete to a
+    gang). Between the first call and `undo` nobody else may change the index.
+    """
+
+    def __init__(
+        self,
+        capacity: Capacity,
+        demands: Sequence[Demand] = (),
+        *,
+        now: float = 0.0,
+        rules: Rules = PLAIN,
+        shown: int = SHOWN,
+    ) -> None:
+        """Look at `capacity` for `demands` (all that wait, for the scarcity price) at Unix time `now`."""
+        capacity.use(rules)
+        self.capacity = capacity
+        self.rules = rules
+        self.now = now
+        self.scarcity = Scarcity(capacity, demands, rules)
         self._shown = shown
         self._moved: dict[str, Row] = {}
         self._room: dict[str, int] = {}
         self._machines: dict[tuple[str, str], Slots] = {}
-        self._told: dict[tuple[Lens, float, int], tuple[tuple[Offer, ...], tuple[Rejection, ...]]] = {}
+        self._told: dict[tuple[Lens, int], Told] = {}
+        self._reasons: dict[tuple[Lens, int], tuple[Outcome, Reason, str, str]] = {}
         self._considered = capacity.considered
+        self.joined: tuple[Row, ...] = ()
+
+    # -- parts ------------------------------------------------------------------------------------
 
     def undo(self) -> None:
-        """Give back everything that was taken."""
+        """Give back everything that was taken, and take what was given."""
         for row in self._moved.values():
-            self._capacity.undo(row)
+            self.capacity.undo(row)
+        self._moved.clear()
+
+    def lens(self, demand: Demand) -> Lens:
+        """Return the view of the index that demands like this one share, under the trial's rules."""
+        return self.capacity.lens(demand)
+
+    def limit(self, agent: str, free: Slots) -> None:
+        """Show so much of an open agent as free from now on, whatever was taken; an unknown agent is no error."""
+        row = self.capacity.row(agent)
+        if row is not None and row.seat.open:
+            self.capacity.limit(row, free)
+            self._moved[agent] = row
+
+    def mark(self) -> Mark:
+        """Return what `back` needs to take back the launches that are counted from now on."""
+        return dict(self._room), dict(self._machines)
+
+    def back(self, mark: Mark) -> None:
+        """Take back the launches that were counted since `mark`; what was taken from agents stays taken."""
+        self._room, self._machines = dict(mark[0]), dict(mark[1])
+
+    # -- a decision -------------------------------------------------------------------------------
 
     def decide(self, demand: Demand) -> Decision:
         """Decide for one demand and take what it gets."""
-        lens = self._capacity.lens(demand)
+        self.joined = ()
+        lens = self.capacity.lens(demand)
         if demand.nodes > 1:
             return self._decide_gang(demand, lens)
-        row = self._capacity.first(lens)
-        if row is None:
+        dear = self.scarcity.seen_by(lens)
+        found = lens.find(dear)
+        if found is None:
             launched = self._launch(demand, lens)
             return self._launched(demand, lens, [launched]) if launched else self._unplaced(demand, lens)
-        offer = agent_offer(demand, lens, row)
-        floor = lens.cheapest_launch
-        if floor is not None and offer.cost > money.cost(floor, demand.expected_s):
+        row, head, extra = found
+        offer = agent_offer(lens, row, head, extra)
+        if lens.terms and lens.floor(joining=bool(self._machines)) < offer.cost:
             cheaper = self._launch(demand, lens, below=offer.cost)
             if cheaper:
                 return self._launched(demand, lens, [cheaper])
-        return self._placed(demand, lens, [(row, offer)])
+        steered = extra > 0 or head is not lens.heads[0]
+        return self._placed(demand, lens, [(row, offer)], dear if steered else None)
 
     def _decide_gang(self, demand: Demand, lens: Lens) -> Decision:
-        rows = list(islice(self._capacity.fitting(lens), demand.nodes))
-        if len(rows) == demand.nodes:
-            return self._placed(demand, lens, [(row, agent_offer(demand, lens, row)) for row in rows])
-        room, machines = dict(self._room), dict(self._machines)
-        launched: list[Offer] = []
-        while len(rows) + len(launched) < demand.nodes:
-            offer = self._launch(demand, lens, fresh=True)
-            if offer is None:
-                self._room, self._machines = room, machines
-                return self._unplaced(demand, lens)
-            launched.append(offer)
-        return self._launched(demand, lens, launched)
+        dear = self.scarcity.seen_by(lens)
+        spots = {row.seat.agent: (row, offer) for row, offer in self._spots(demand, lens, dear)}
+        gang = gather(
+            demand,
+            [(offer.cost, row) for row, offer in spots.values()],
+            region=self.capacity.region,
+            launch=lambda sites, count: self._launches(demand, lens, count, sites),
+            launch_sites={self.capacity.launchable(terms.group, terms.index).site for terms in lens.terms},
+        )
+        if gang is None:
+            return self._unplaced(demand, lens)
+        if not gang.launches:
+            return self._placed(demand, lens, [spots[row.seat.agent] for row in gang.rows], dear)
+        by_target = {
+            (terms.group, self.capacity.launchable(terms.group, terms.index).shape.key): terms for terms in lens.terms
+        }
+        for offer in gang.launches:
+            terms = by_target[offer.group, offer.target]
+            self._count(demand, terms, self.capacity.launchable(terms.group, terms.index), None)
+        self.joined = gang.rows
+        return self._launched(demand, lens, gang.launches)
 
-    def _launch(self, demand: Demand, lens: Lens, *, below: int | None = None, fresh: bool = False) -> Offer | None:
-        """Return the cheapest launch and count it, joining one this call wants anyway unless it must be `fresh`."""
-        for terms in lens.by_cost(demand.expected_s):
-            launchable = self._capacity.launchable(terms.group, terms.index)
-            if launchable.blocked:
-                continue
-            machine = self._machines.get((terms.group, launchable.shape.key))
-            joins = not fresh and machine is not None and machine.take(demand.request) is not None
-            if not joins and self._room.get(terms.group, launchable.room) <= 0:
-                continue
-            offer = launch_offer(demand, terms, launchable, alone=not joins)
-            if below is not None and offer.cost >= below:
-                continue
-            self._count(demand, terms, launchable, machine if joins else None)
-            return offer
-        return None
+    def _spots(self, demand: Demand, lens: Lens, dear: Dear | None) -> Iterator[tuple[Row, Offer]]:
+        """Yield agents with room for a member, cheapest first, until others are too dear for any gang."""
+        best, most = 0, inf
+        for count, (row, head, extra) in enumerate(lens.fitting(demand.nodes, dear), 1):
+            offer = agent_offer(lens, row, head, extra)
+            if offer.cost > most:
+                return
+            yield row, offer
+            best += offer.cost if count <= demand.nodes else 0
+            if count == demand.nodes and not (demand.together or demand.spread):
+                most = best * (1 + DEARER)
 
-    def _count(self, demand: Demand, terms: LaunchTerms, launchable: Launchable, machine: Slots | None) -> None:
-        if machine is None:
-            machine = launchable.shape.slots
-            self._room[terms.group] = self._room.get(terms.group, launchable.room) - 1
-        taken = machine.take(demand.request)
-        if taken is not None:
-            self._machines[terms.group, launchable.shape.key] = machine - taken
+    def _launches(
+        self, demand: Demand, lens: Lens, count: int, sites: Collection[str] | None
+    ) -> tuple[Offer, ...] | None:
+        """Return what `count` machines of their own at these sites (None: any) would be, or None; counts nothing."""
+        mark = self.mark()
+        offers = [self._launch(demand, lens, fresh=True, sites=sites) for _ in range(count)]
+        self.back(mark)
+        found = tuple(offer for offer in offers if offer)
+        return found if len(found) == count else None
 
-    def _placed(self, demand: Demand, lens: Lens, found: list[tuple[Row, Offer]]) -> Decision:
-        alternatives, reasons = self._tell(demand, lens, self._shown)
+    def _placed(self, demand: Demand, lens: Lens, found: Sequence[tuple[Row, Offer]], dear: Dear | None) -> Decision:
+        told = self._tell(lens, self._shown)
+        alternatives = with_scarcity(told, lens, dear) if dear else told.ranked
         for row, _ in found:
-            self._capacity.take(row, lens)
+            self.capacity.take(row, lens)
             self._moved[row.seat.agent] = row
-        taken = tuple(offer for _, offer in found)
+        self.scarcity.decided(demand, lens)
+        taken = tuple([offer for _, offer in found])
         first = taken[0]
-        where = first.target if len(taken) == 1 else f"{len(taken)} agents, the first {first.target}"
+        if not dear and (not alternatives or alternatives[0].cost > first.cost):
+            alternatives = (first, *alternatives[: self._shown - 1])
+        if len(taken) == 1:
+            where, price = first.target, first.price
+        else:
+            where = f"{len(taken)} agents, the first {first.target}"
+            price = sum(offer.price for offer in taken)
+        spares = SPARES if alternatives and alternatives[-1].parts.scarcity > first.parts.scarcity else ""
         return Decision(
             session=demand.session,
             outcome=Outcome.PLACE,
             reason=Reason.PLACED,
-            message=f"cheapest capable: {where} at {first.site}, {money.text(sum(o.price for o in taken))} an hour",
+            message=f"cheapest capable: {where} at {first.site}, {money.text(price)} an hour{spares}",
             taken=taken,
             ranked=alternatives,
-            rejected=reasons,
+            rejected=told.rejected,
             considered=self._considered,
             on_demand_price=lens.on_demand,
         )
 
-    def _launched(self, demand: Demand, lens: Lens, offers: list[Offer]) -> Decision:
-        alternatives, reasons = self._tell(demand, lens, self._shown)
+    def _launched(self, demand: Demand, lens: Lens, offers: Sequence[Offer]) -> Decision:
+        told = self._tell(lens, self._shown)
+        self.scarcity.decided(demand, lens)
         first = offers[0]
         return Decision(
             session=demand.session,
@@ -149,35 +222,75 @@ class _Trial:
                 f"about {first.start_s:.0f} s to start, {money.text(first.price)} an hour"
             ),
             taken=tuple(offers),
-            ranked=alternatives,
-            rejected=reasons,
+            ranked=told.ranked,
+            rejected=told.rejected,
             considered=self._considered,
             on_demand_price=lens.on_demand,
         )
 
     def _unplaced(self, demand: Demand, lens: Lens) -> Decision:
-        alternatives, reasons = self._tell(demand, lens, SHOWN_WAITING)
-        outcome, reason, message, hint = self._why(demand, lens)
+        told = self._tell(lens, SHOWN_WAITING)
+        self.scarcity.decided(demand, lens)
+        key = (lens, demand.nodes)
+        if key not in self._reasons:
+            self._reasons[key] = self._why(demand, lens)
+        outcome, reason, message, hint = self._reasons[key]
         return Decision(
             session=demand.session,
             outcome=outcome,
             reason=reason,
             message=message,
             hint=hint,
-            ranked=alternatives,
-            rejected=reasons,
+            ranked=told.ranked,
+            rejected=told.rejected,
             considered=self._considered,
             on_demand_price=lens.on_demand,
         )
 
+    # -- launches ---------------------------------------------------------------------------------
+
+    def _launch(
+        self,
+        demand: Demand,
+        lens: Lens,
+        *,
+        below: int | None = None,
+        fresh: bool = False,
+        sites: Collection[str] | None = None,
+    ) -> Offer | None:
+        """Return the cheapest launch and count it, joining one this call wants anyway unless it must be `fresh`."""
+        for terms in lens.terms:
+            launchable = self.capacity.launchable(terms.group, terms.index)
+            if launchable.blocked or (sites is not None and launchable.site not in sites):
+                continue
+            machine = self._machines.get((terms.group, launchable.shape.key))
+            joins = not fresh and machine is not None and machine.take(demand.request) is not None
+            if not joins and self._room.get(terms.group, launchable.room) <= 0:
+                continue
+            if below is not None and (terms.joined if joins else terms.alone).total >= below:
+                continue
+            self._count(demand, terms, launchable, machine if joins else None)
+            return launch_offer(terms, launchable, alone=not joins)
+        return None
+
+    def _count(self, demand: Demand, terms: LaunchTerms, launchable: Launchable, machine: Slots | None) -> None:
+        if machine is None:
+            machine = launchable.shape.slots
+            self._room[terms.group] = self._room.get(terms.group, launchable.room) - 1
+        taken = machine.take(demand.request)
+        if taken is not None:
+            self._machines[terms.group, launchable.shape.key] = machine - taken
+
+    # -- words ------------------------------------------------------------------------------------
+
     def _why(self, demand: Demand, lens: Lens) -> tuple[Outcome, Reason, str, str]:
-        if not lens.order and not lens.terms:
-            limit = price_miss(lens, self._capacity)
-            if limit:
-                return Outcome.HOLD, Reason.PRICE_LIMIT, limit, "raise max_price, or allow spot"
-            message, hint = nearest_miss(lens, self._capacity)
-            return Outcome.HOLD, Reason.NO_CAPABLE_SITE, message, hint
-        offered = [self._capacity.launchable(terms.group, terms.index) for terms in lens.terms]
+        if not lens.ladders and not lens.terms:
+            reason, message, hint = limit_miss(lens, self.capacity) or (
+                Reason.NO_CAPABLE_SITE,
+                *nearest_miss(lens, self.capacity),
+            )
+            return Outcome.HOLD, reason, message, hint
+        offered = [self.capacity.launchable(terms.group, terms.index) for terms in lens.terms]
         blocked = sum(1 for launchable in offered if launchable.blocked)
         full = sorted({launchable.group for launchable in offered if not launchable.blocked})
         asks = f"{demand.nodes} x {lens.asks}" if demand.nodes > 1 else lens.asks
@@ -190,10 +303,10 @@ class _Trial:
         message = f"no agent has {asks} free, and no group can launch one"
         return Outcome.WAIT, Reason.NO_FREE_SLOTS, message, "it starts when slots free up"
 
-    def _tell(self, demand: Demand, lens: Lens, shown: int) -> tuple[tuple[Offer, ...], tuple[Rejection, ...]]:
-        key = (lens, demand.expected_s, shown)
+    def _tell(self, lens: Lens, shown: int) -> Told:
+        key = (lens, shown)
         told = self._told.get(key)
         if told is None:
-            told = (ranked(demand, lens, self._capacity, shown), rejected(lens, self._capacity, shown))
-            self._told[key] = told
+            before = lens.told.get(shown) if self._shown <= SHOWN else None
+            self._told[key] = lens.told[shown] = told = tell(lens, self.capacity, shown, before)
         return told

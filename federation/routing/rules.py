@@ -45,7 +45,9 @@ class Rules:
 
     `wait_value` is the worth of a second's waiting (micro-units), `rework_s` the running time lost with an
     interruption by a session that takes no checkpoints, `spot_interruptions` how often an hour a spot machine is
-    taken away where its shape does not say. `scarcity` 0 ranks by cost alone, 1 adds in full what others would lose.
+    taken away where its shape does not say. A session that could start otherwise waits for cheaper slots only where
+    it will then have waited at most `patience_s` in all. `scarcity` 0 ranks by cost alone, 1 adds in full what others
+    would lose.
     `shares` are the projects' weights in fair share (1 where not given). `judge` is asked once for each kind of
     demand and place: it may depend only on the demand's fields named in `reads`. Rules of equal `version` are
     the same rules.
@@ -55,6 +57,7 @@ class Rules:
     wait_value: int = WAIT_VALUE
     rework_s: float = 1800.0
     spot_interruptions: float = 0.05
+    patience_s: float = 120.0
     scarcity: float = 1.0
     shares: Mapping[str, float] = field(default_factory=dict)
     reads: tuple[str, ...] = ()

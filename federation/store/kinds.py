@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from atoll.agent import Agent
+from atoll.budget import Budget
 from atoll.errors import Conflict, Invalid
 from atoll.group import Group, Provider
 from atoll.instance import Instance
 from atoll.plan import Plan
+from atoll.policy import Policy
 from atoll.price import PriceList
 from atoll.session import Session
 from atoll.site import Site
@@ -69,13 +71,18 @@ KINDS: Mapping[type[Row], Kind] = {
     Token: Kind("token", "id", "created_at", ("kind", "group", "instance", "owner")),
     Plan: Kind("plan", "id", "at"),
     PriceList: Kind("price list", "provider", "at"),
+    Policy: Kind("policy", "name", "created_at", ("project",)),
+    Budget: Kind("budget", "name", "created_at", ("project",)),
 }
 """Every kind of row there is."""
 
 
 def agents_of(row: Row) -> frozenset[str]:
-    """Return the agents that members of a session's current attempt are or were placed on; none for other rows."""
-    return frozenset(member.agent for member in row.members) if isinstance(row, Session) else frozenset()
+    """Return the agents of a session's current attempt, and those that hold slots for its next; none for other rows."""
+    if not isinstance(row, Session):
+        return frozenset()
+    held = row.moving.to if row.moving else ()
+    return frozenset(member.agent for member in (*row.members, *held))
 
 
 def exists(kind: Kind, key: str) -> Conflict:

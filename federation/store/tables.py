@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, Table, Text
 
 from atoll.agent import Agent
+from atoll.budget import Budget
 from atoll.group import Group, Provider
 from atoll.instance import Instance
 from atoll.plan import Plan
+from atoll.policy import Policy
 from atoll.price import PriceList
 from atoll.session import Session
 from atoll.site import Site
@@ -57,6 +59,8 @@ ROWS: Mapping[type[Row], Table] = {
     ),
     Plan: _rows("plans"),
     PriceList: _rows("price_lists"),
+    Policy: _rows("policies", "project"),
+    Budget: _rows("budgets", "project"),
 }
 """The table of each kind of row. `body` holds every field, so a new field needs no migration."""
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from atoll.event import Event
 from atoll.offer import Decision
 from atoll.token import Token
-from federation.ports import R, Row
+from federation.ports import R, Row, Written
 from federation.store import kinds
 from federation.store.faults import told
 from federation.store.kinds import KINDS
@@ -38,6 +38,7 @@ class SqlTransaction:
 
             self._insert = postgresql.insert
         self._events: list[Event] = []
+        self.written: list[Written] = []
         self._seen: dict[tuple[str, int], frozenset[str]] = {}
         self.open = True
 
@@ -79,6 +80,7 @@ class SqlTransaction:
         if not await self._insert_new(ROWS[type(row)], values):
             raise kinds.exists(kind, key)
         await self._place_session(kept, frozenset())
+        self.written.append((type(row), key, kept))
         return kept
 
     async def update(self, row: R) -> R:
@@ -92,6 +94,7 @@ class SqlTransaction:
         if result.rowcount != 1:
             raise kinds.stale(kind, key)
         await self._place_session(kept, before)
+        self.written.append((type(row), key, kept))
         return kept
 
     async def delete(self, kind: type[R], key: str) -> None:
@@ -100,6 +103,7 @@ class SqlTransaction:
         await self._run(delete(table).where(table.c.key == key))
         if KINDS[kind].sets:
             await self._run(delete(session_agents).where(session_agents.c.session == key))
+        self.written.append((kind, key, None))
 
     async def append(self, event: Event) -> None:
         """Add an event; it gets its `rev` at commit."""

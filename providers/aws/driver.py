@@ -20,8 +20,6 @@ from providers.prices.book import Book
 CONSOLE_BYTES = 64 * 1024
 GROUND_S = 3600.0
 """How long image and subnets are remembered before the cloud is asked again."""
-SETTLE_S = 300.0
-"""EC2 may answer "not found" for a machine that was made so lately."""
 
 
 class Aws:
@@ -37,7 +35,6 @@ class Aws:
         self._account = account
         self._clock = clock
         self._ground: tuple[float, Ground] | None = None
-        self._made: dict[str, float] = {}
 
     async def doctor(self) -> list[Finding]:
         """Check credential, clock, zones, image, network, rights, prices and quotas; makes nothing."""
@@ -84,10 +81,7 @@ class Aws:
         except Quota as error:
             error.name = limit_of(intent.shape.name, intent.shape.spot)
             raise
-        found, now = machine(made["Instances"][0]), self._clock.monotonic()
-        recent = {each: at for each, at in self._made.items() if now - at < SETTLE_S}
-        self._made = {**recent, found.provider_id: now}
-        return found
+        return machine(made["Instances"][0])
 
     async def describe(self, owner: str) -> list[Machine]:
         """Return the machines tagged with `owner`; EC2 shows ended ones for about an hour."""
@@ -111,10 +105,7 @@ class Aws:
 
     async def terminate(self, provider_id: str) -> None:
         """End a machine and its disk."""
-        try:
-            told = await self._account.order("terminate_instances", InstanceIds=[provider_id])
-        except Absent as error:
-            raise self._sure(provider_id, error) from error
+        told = await self._account.order("terminate_instances", InstanceIds=[provider_id])
         if told["TerminatingInstances"][0]["PreviousState"]["Name"] == "terminated":
             raise Absent(f"{provider_id} is terminated")
 
@@ -165,10 +156,3 @@ class Aws:
         seen = [machine(each) for reservation in told["Reservations"] for each in reservation["Instances"]]
         if all(each.state in (MachineState.ENDING, MachineState.ENDED) for each in seen):
             raise Absent(f"{provider_id} is terminated") from error
-
-    def _sure(self, provider_id: str, error: Absent) -> Absent | Unknown:
-        """Return the error to raise when EC2 does not find a machine: lately made ones are not yet found (I6)."""
-        made = self._made.get(provider_id)
-        if made is not None and self._clock.monotonic() - made < SETTLE_S:
-            return Unknown(f"{provider_id} was made lately, and EC2 does not find it yet")
-        return error

@@ -236,9 +236,20 @@ def test_contact_keeps_an_exclusive_run_and_is_journaled_in_steps() -> None:
     story = Story().link().running(lease_s=100.0)
     assert story.tell(ev.Contact(104.0), 105.0) == []
     assert story.tell(ev.Contact(106.0), 106.5) == [
-        ev.JournalPut(Entry(run=RUN, epoch=1, grace=5.0, lease_s=100.0, contact=106.0))
+        ev.JournalPut(Entry(run=RUN, epoch=1, grace=5.0, lease_s=100.0, contact=106.0)),
+        ev.Keep(RUN, 196.0),
     ]
     assert story.tell(ev.Tick(), 190.9) == []
+
+
+def test_the_runtime_knows_when_a_lease_is_over_should_the_agent_not_be_there() -> None:
+    story = Story().link()
+    story.tell(ev.Contact(100.0), 100.0)
+    [spawn] = [command for command in story.start(lease_s=100.0) if isinstance(command, ev.Spawn)]
+    assert spawn.until == pytest.approx(190.0)
+    story.tell(ev.RuntimeStarted(RUN))
+    story.tell(ev.Contact(104.0), 105.0)
+    assert story.tell(ev.Unlinked()) == [ev.Keep(RUN, 194.0)]
 
 
 def test_a_lease_goes_on_over_a_restart_of_the_agent() -> None:
@@ -375,3 +386,85 @@ def test_gpus_are_given_exclusively_and_come_back() -> None:
     story.tell(ev.RuntimeExited(RUN, 0))
     story.start("s-fourth0000.1.0", slots=one)
     assert [command.gpus for command in story.said if isinstance(command, ev.Spawn)] == [("GPU-0",)]
+
+
+def checkpoint(asked_at: float = 7.0, run: str = RUN) -> wire.Checkpoint:
+    return wire.Checkpoint(run=run, signal="USR1", asked_at=asked_at)
+
+
+def refusals(story: Story) -> list[tuple[str, float]]:
+    found = [c.message for c in story.said if isinstance(c, ev.Send)]
+    return [(m.message, m.asked_at) for m in found if isinstance(m, wire.NoCheckpoint)]
+
+
+def test_a_checkpoint_is_journaled_then_signalled_and_told_with_the_end() -> None:
+    story = Story().link().running()
+    story.hear(checkpoint())
+    assert story.kinds == [ev.JournalPut, ev.Signal]
+    assert story.said[1] == ev.Signal(RUN, "USR1")
+    story.tell(ev.RuntimeExited(RUN, 85))
+    assert (story.reports[0].exit_code, story.reports[0].asked) == (85, True)
+
+
+def test_a_repeated_request_signals_once_and_a_new_one_again() -> None:
+    story = Story().link().running()
+    story.hear(checkpoint(7.0))
+    assert story.hear(checkpoint(7.0)) == []
+    story.link()
+    assert not story.hear(checkpoint(7.0))
+    story.hear(checkpoint(8.0))
+    assert story.of(ev.Signal)
+
+
+def test_a_request_outlives_the_agents_process_without_a_second_signal() -> None:
+    story = Story((Entry(run=RUN, epoch=1, asked_at=7.0),))
+    story.tell(ev.RuntimeStarted(RUN))
+    story.link()
+    assert story.hear(checkpoint(7.0)) == []
+    story.tell(ev.RuntimeExited(RUN, 85))
+    assert story.reports[0].asked
+    told = Story((Entry(run=RUN, epoch=1, asked_at=7.0, exited=True, exit_code=85),)).link()
+    assert told.reports[0].asked
+
+
+def test_a_run_that_ignores_the_request_is_not_ended() -> None:
+    story = Story().link().running()
+    story.hear(checkpoint())
+    assert story.core.next_deadline() is None
+    story.tell(ev.Tick(), story.now + 1e6)
+    assert story.said == []
+
+
+def test_a_signal_that_was_not_sent_counts_as_not_asked() -> None:
+    story = Story().link().running()
+    story.hear(checkpoint())
+    story.tell(ev.SignalRefused(RUN, "does not handle USR1"))
+    assert refusals(story) == [("does not handle USR1", 7.0)]
+    assert isinstance(story.said[0], ev.JournalPut)
+    story.tell(ev.RuntimeExited(RUN, 85))
+    assert not story.reports[0].asked
+
+
+def test_a_run_that_is_not_running_is_not_asked() -> None:
+    story = Story().link()
+    story.hear(checkpoint())
+    assert refusals(story) == [("this agent does not know the run", 7.0)]
+    story.start()
+    story.hear(checkpoint())
+    assert refusals(story) == [("its process has yet to start", 7.0)]
+    story.tell(ev.RuntimeStarted(RUN))
+    story.hear(wire.Stop(run=RUN, grace=5.0))
+    story.hear(checkpoint())
+    assert refusals(story) == [("it is being stopped", 7.0)]
+    story.tell(ev.RuntimeExited(RUN, 143))
+    story.hear(checkpoint())
+    assert (story.reports[0].state, story.reports[0].asked) == ("exited", False)
+
+
+def test_a_stop_after_a_request_ends_the_run() -> None:
+    story = Story().link().running()
+    story.hear(checkpoint())
+    story.hear(wire.Stop(run=RUN, grace=5.0))
+    assert story.of(ev.Terminate)
+    story.tell(ev.Tick(), story.now + 5.0)
+    assert story.of(ev.Kill)

@@ -27,6 +27,7 @@ class Agent(RuleBasedStateMachine):
         self.processes: set[str] = set()
         self.doomed: set[str] = set()
         self.dropped: set[str] = set()
+        self.signalled: set[tuple[str, float]] = set()
         self.heard_at: dict[str, float] = {}
         self.linked = False
         self.over = False
@@ -56,6 +57,12 @@ class Agent(RuleBasedStateMachine):
                     assert run not in self.spawned, "started twice"
                     self.spawned.append(run)
                     self.processes.add(run)
+                case ev.Signal(run):
+                    asked_at = self.journal[run].asked_at
+                    assert asked_at, "signalled without a record"
+                    assert (run, asked_at) not in self.signalled, "signalled twice for one request"
+                    assert run in self.processes, "signalled what does not run"
+                    self.signalled.add((run, asked_at))
                 case ev.Kill(run):
                     self.doomed.add(run)
                 case ev.Drop(run):
@@ -64,6 +71,8 @@ class Agent(RuleBasedStateMachine):
                     self.dropped.add(run)
                 case ev.Send(wire.Hello() as hello):
                     assert {report.run for report in hello.runs} == set(self.journal), "Hello hides a run (I13)"
+                case ev.Send(wire.Report(report)) if report.asked:
+                    assert any(run == report.run for run, _ in self.signalled), "told as asked, and never was"
                 case ev.Send(wire.CordonAck() as ack):
                     assert set(ack.runs) >= self.processes, "a cordon's answer hides a run (I4)"
                 case ev.Exit():
@@ -103,6 +112,18 @@ class Agent(RuleBasedStateMachine):
     def stop(self, run: str, grace: float) -> None:
         if self.linked:
             self.tell(ev.Received(wire.Stop(run=run, grace=grace)))
+
+    @rule(run=RUNS, asked_at=st.sampled_from([1.0, 2.0, 3.0]), handles=st.booleans())
+    def checkpoint(self, run: str, asked_at: float, handles: bool) -> None:
+        if not self.linked:
+            return
+        doomed, before = set(self.doomed), len(self.signalled)
+        self.tell(ev.Received(wire.Checkpoint(run=run, signal="USR1", asked_at=asked_at)))
+        assert self.doomed == doomed, "a request for a checkpoint ended something"
+        if len(self.signalled) > before and not handles:
+            self.signalled.discard((run, asked_at))
+            self.tell(ev.SignalRefused(run, "does not handle it"))
+            assert not self.journal[run].asked_at
 
     @rule(runs=st.lists(RUNS, unique=True))
     def forget(self, runs: list[str]) -> None:

@@ -381,3 +381,29 @@ async def test_exited_runs_of_the_journal_are_told_with_their_logs() -> None:
     await house.registered()
     assert house.control.hellos[0].runs[0].exit_code == 3
     await house.shell.stop()
+
+
+async def test_a_checkpoint_reaches_the_process_once_and_its_end_tells_of_it(house: House) -> None:
+    house.control.start()
+    await until(lambda: house.control.states() == ["starting", "running"])
+    for _ in range(2):
+        house.control.send(wire.Checkpoint(run=RUN, signal="USR1", asked_at=5.0))
+    await until(lambda: house.runtime.processes[RUN].signalled)
+    await house.crash()
+    house.begin()
+    await house.registered(2)
+    house.control.send(wire.Checkpoint(run=RUN, signal="USR1", asked_at=5.0))
+    await until(lambda: RUN in house.shell.core.runs)
+    house.runtime.exit(RUN, 85)
+    await until(lambda: house.control.reports[-1].state == "exited")
+    assert (house.control.reports[-1].exit_code, house.control.reports[-1].asked) == (85, True)
+    assert house.runtime.processes[RUN].signalled == ["USR1"]
+
+
+async def test_a_process_that_does_not_handle_the_signal_is_left_alone(house: House) -> None:
+    house.control.start()
+    await until(lambda: house.control.states() == ["starting", "running"])
+    house.control.send(wire.Checkpoint(run=RUN, signal="HUP", asked_at=5.0))
+    await until(lambda: house.control.others)
+    assert house.control.others == [wire.NoCheckpoint(run=RUN, asked_at=5.0, message="it does not handle HUP")]
+    assert house.runtime.processes[RUN].alive

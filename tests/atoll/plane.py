@@ -22,7 +22,7 @@ def session_view(number: int, spec: dict[str, Any], **more: Any) -> views.Sessio
     facts: dict[str, Any] = {
         "id": f"s-{number}", "name": spec.get("name") or f"calm-{number}", "project": "default", "owner": "me",
         "state": "queued", "reason": "SUBMITTED", "message": "", "hint": "", "attempt": 1, "interruptions": 0,
-        "exit_code": None, "site": "", "group": "", "instance": "", "members": [], "apps": {}, "cost": 0.0,
+        "moves": 0, "moving": "", "exit_code": None, "site": "", "group": "", "instance": "", "members": [], "apps": {}, "cost": 0.0,
         "price": 0.0, "on_demand_cost": 0.0, "wait_s": 0.0, "created_at": time.time(), "started_at": None,
         "ended_at": None, "spec": spec,
     }  # fmt: skip
@@ -51,13 +51,27 @@ def standing(provider: str = "aws", **more: Any) -> views.PriceListView:
     return msgspec.convert({**facts, **more}, views.PriceListView)
 
 
+def budget_view(name: str = "red", **more: Any) -> views.BudgetView:
+    facts: dict[str, Any] = {
+        "name": name, "project": "red", "period": "total", "amount": 10.0, "spent": 4.0, "committed": 2.0, "left": 4.0,
+        "stage": "notify", "began": 0.0, "ends": None, "spec": {"name": name, "amount": 10.0}, "created_at": 0.0,
+    }  # fmt: skip
+    return views.BudgetView(**{**facts, **more})
+
+
 class Plane:
     """State that tests set and read. `cuts`: bytes of output after which each log stream in turn breaks."""
 
     def __init__(self) -> None:
         self.sessions: dict[str, views.SessionView] = {}
         self.keys: dict[str, list[str]] = {}
-        self.objects: dict[str, dict[str, Any]] = {"sites": {}, "groups": {}, "providers": {}}
+        self.objects: dict[str, dict[str, Any]] = {
+            "sites": {},
+            "groups": {},
+            "providers": {},
+            "policies": {},
+            "budgets": {},
+        }
         self.events: list[views.EventView] = []
         self.output: dict[int, dict[str, bytes]] = {1: {"out": b"", "err": b""}}
         self.end: dict[str, Any] = {"state": "succeeded", "reason": "EXITED", "exit_code": 0}
@@ -73,6 +87,9 @@ class Plane:
         self.health = views.HealthView(
             orphans="terminate", live=0, credentials_age_s=None, limits=[], pauses=[], swept_at=None
         )
+        self.shadow = ""
+        self.rule_problems: list[views.RuleProblemView] = []
+        self.ranked: list[views.OfferView] = []
         self.bodies: list[Any] = []
         self.streams = 0
         self.hang = False
@@ -88,12 +105,22 @@ class Plane:
         app.router.add_get(base + "/{ref}/forward", self._forward)
         app.router.add_get(base + "/{ref}", self._get)
         app.router.add_post(base + "/{ref}:stop", self._stop)
+        app.router.add_post(base + "/{ref}:move", self._move)
         app.router.add_post(base + "/{ref}/apps/{app}:link", self._link)
         app.router.add_get("/v1/watch", self._watch)
         app.router.add_get("/v1/{kind:sites|groups|providers}", self._objects)
         app.router.add_post("/v1/{kind:sites|groups|providers}", self._create)
         app.router.add_get("/v1/{kind:sites|groups|providers}/{name}", self._object)
         app.router.add_put("/v1/{kind:sites|groups|providers}/{name}", self._put)
+        app.router.add_post(base + "/{ref}:approve", self._approve)
+        app.router.add_get("/v1/policies:problems", self._rule_problems)
+        app.router.add_get("/v1/policies:diff", self._policy_diff)
+        app.router.add_post("/v1/policies:shadow", self._policy_shadow)
+        app.router.add_get("/v1/{kind:policies|budgets}", self._objects)
+        app.router.add_get("/v1/{kind:policies|budgets}/{name}", self._object)
+        app.router.add_put("/v1/{kind:policies|budgets}/{name}", self._put_rules)
+        app.router.add_delete("/v1/{kind:policies|budgets}/{name}", self._delete)
+        app.router.add_post("/v1/offers:search", self._offers)
         app.router.add_post("/v1/tokens", self._token)
         app.router.add_get("/v1/prices", self._prices)
         app.router.add_get("/v1/prices:export", self._export)
@@ -165,6 +192,11 @@ class Plane:
         self.stopped.append(view.id)
         self.end = {"state": "cancelled", "reason": "STOP_REQUESTED", "exit_code": 143}
         self.hang = False
+        return reply(view)
+
+    async def _move(self, request: web.Request) -> web.Response:
+        view = self._find(request)
+        view.message = f"is asked for a checkpoint, to go on at {(await request.json())['to']}"
         return reply(view)
 
     async def _link(self, request: web.Request) -> web.Response:
@@ -259,6 +291,51 @@ class Plane:
             )
         self.objects[kind][body["name"]] = view
         return view
+
+    async def _put_rules(self, request: web.Request) -> web.Response:
+        kind, name, body = request.match_info["kind"], request.match_info["name"], await request.json()
+        view: Any
+        if kind == "policies":
+            active = name == "default" or bool(body.get("project"))
+            view = views.PolicyView(
+                name=name, project=body.get("project", ""), active=active, shadow=name == self.shadow, spec=body,
+                created_at=0.0,
+            )  # fmt: skip
+        else:
+            view = budget_view(name, spec=body, amount=body["amount"], project=body.get("project", ""))
+        self.objects[kind][name] = view
+        return reply(view)
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        gone = self.objects[request.match_info["kind"]].pop(request.match_info["name"], None)
+        return web.Response(status=204) if gone else problem(404, "NOT_FOUND", "no such object", "")
+
+    async def _approve(self, request: web.Request) -> web.Response:
+        self.bodies.append(await request.json())
+        told = {"state": "queued", "reason": "APPROVED", "message": "approved by me as lead"}
+        return reply(msgspec.structs.replace(self._find(request), **told))
+
+    async def _rule_problems(self, request: web.Request) -> web.Response:
+        return reply({"items": self.rule_problems, "next": ""})
+
+    async def _policy_shadow(self, request: web.Request) -> web.Response:
+        self.shadow = (await request.json())["name"]
+        return web.Response(status=204)
+
+    async def _policy_diff(self, request: web.Request) -> web.Response:
+        if not self.shadow:
+            return problem(404, "NOT_FOUND", "no policy is a shadow now", "set one: atoll policy shadow NAME")
+        newest = [views.DifferenceView(at=0.0, session="s-1", name="train", live="place (PLACED)", shadow="denied")]
+        counts = {"place -> POLICY": 3}
+        return reply(views.ShadowView(policy=self.shadow, since=0.0, asked=9, counts=counts, newest=newest))
+
+    async def _offers(self, request: web.Request) -> web.Response:
+        self.bodies.append(await request.json())
+        decision = views.DecisionView(
+            at=0.0, outcome="place", reason="PLACED", message="", hint="", taken=[], ranked=self.ranked, rejected=[],
+            considered=len(self.ranked),
+        )  # fmt: skip
+        return reply(decision)
 
     async def _health(self, request: web.Request) -> web.Response:
         return reply(self.health)

@@ -1,9 +1,16 @@
 """Scale-in: who is drained, who is ended, and why all others are kept."""
 
+import dataclasses
+from itertools import pairwise
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from atoll.plan import Action, Plan
-from atoll.states import Reason
+from atoll.states import AgentState, Reason
+from autoscaler.limits import Ceiling
+from autoscaler.shrink import WIND_UP_S
 from autoscaler.view import AgentView, ColdView
 from tests.autoscaler.builders import agent, decide, demand, draining, group, notes, request, shape, steps, view
 
@@ -61,6 +68,46 @@ def test_min_size_and_hot_pool_keep_agents() -> None:
     assert ("a-2", Reason.HOT_POOL) in notes(made)
 
 
+def test_a_session_that_has_run_for_long_protects_its_agent_by_another_name() -> None:
+    for kept in (agent(sessions=("s-1",), protected=True), draining(sessions=("s-1",), protected=True, acknowledged=9)):
+        aged = dataclasses.replace(kept, protected_why=Reason.LONG_RUNNING)
+        [note] = decide(view(aged)).notes
+        assert note.reason is Reason.LONG_RUNNING
+        assert "so long" in note.message
+
+
+def test_a_machine_that_is_paid_for_is_kept_until_shortly_before() -> None:
+    paid = dataclasses.replace(agent(), paid_s=WIND_UP_S + 1)
+    [note] = decide(view(paid)).notes
+    assert (note.reason, note.message) == (
+        Reason.PAID_FOR,
+        "paid for another 2 min: it is ended shortly before",
+    )
+    assert len(steps(decide(view(dataclasses.replace(paid, paid_s=WIND_UP_S))), Action.DRAIN)) == 1
+
+
+def test_a_paid_machine_goes_where_there_is_a_reason() -> None:
+    paid = dataclasses.replace(agent("a-1"), paid_s=3000.0)
+    assert only(decide(view(dataclasses.replace(paid, notice=True))))[4] is Reason.SPOT_NOTICE
+    too_many = [dataclasses.replace(paid, id=name, instance=name) for name in ("a-1", "a-2", "a-3")]
+    made = decide(view(*too_many, of=group(most=2)))
+    assert len(steps(made, Action.DRAIN)) == 1
+    assert [reason for _, reason in notes(made)] == [Reason.PAID_FOR] * 2
+    full = Ceiling(provider="sim", name="cpus", limit=4, committed=4, counts="cpu")
+    made = decide(view(paid, shapes=(shape(8),), limits=(full,)), [demand(cpu=8)])
+    assert [step.action for step in made.steps] == [Action.DRAIN], "sessions wait for its share of the limit"
+
+
+def test_a_drain_with_a_deadline_says_what_comes_of_it() -> None:
+    slow = draining(sessions=("s-1",), by_user=True)
+    texts = [
+        decide(view(dataclasses.replace(slow, drain_left_s=left))).notes[0].message for left in (None, 300.0, -1.0)
+    ]
+    assert "moved" not in texts[0]
+    assert "are moved in 300 s" in texts[1]
+    assert "its time is over" in texts[2]
+
+
 def test_the_dearest_goes_first() -> None:
     made = decide(view(agent("a-1"), agent("a-2", on=shape(4, 300_000)), of=group(least=1)))
     assert [step.agent for step in made.steps] == ["a-2"]
@@ -96,3 +143,29 @@ def test_draining_agents_do_not_hold_up_others() -> None:
 def test_a_group_below_its_least_size_takes_a_draining_agent_back() -> None:
     made = decide(view(draining(acknowledged=5), of=group(least=1)))
     assert only(made) == (Action.UNDRAIN, "a-1", "i-old-1", 7, Reason.MIN_SIZE)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from((True, False, None)), min_size=20, max_size=120), st.sampled_from((5.0, 10.0, 25.0)))
+def test_however_demand_flaps_agents_are_not_drained_more_often_than_the_cooldown(
+    wanted: list[bool | None], round_s: float
+) -> None:
+    """`None` is demand that is gone before anything is placed: the agent was taken back for nothing and stays idle."""
+    state, now, idle_at, grew_at, drains = AgentState.READY, 0.0, -1000.0, -1e9, []
+    for wants in wanted:
+        now += round_s
+        runs = wants is True and state is AgentState.READY
+        idle_at = now if runs else idle_at
+        one = agent(sessions=("s-1",) if runs else (), idle_s=now - idle_at, state=state, cordon=5)  # unacknowledged
+        waiting = [demand()] if wants is not False and state is AgentState.DRAINING else []
+        made = decide(view(one, since_growth_s=now - grew_at), waiting)
+        for step in made.steps:
+            assert step.action in (Action.DRAIN, Action.UNDRAIN)
+            if step.action is Action.DRAIN:
+                assert now - grew_at >= 30
+                assert now - idle_at >= 60
+                drains.append(now)
+                state = AgentState.DRAINING
+            else:
+                state, grew_at = AgentState.READY, now
+    assert all(later - sooner >= 30 for sooner, later in pairwise(drains))

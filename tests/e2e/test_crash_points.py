@@ -74,6 +74,7 @@ class Crashing:
         self._cold = cold
         self._number = 0
         self.specs: dict[str, dict[str, Any]] = {}
+        self.rows: list[SessionView] = []
 
     def start(self, point: str = "") -> "subprocess.Popen[bytes]":
         """Start the control plane process itself, so that its death is seen at once."""
@@ -194,6 +195,7 @@ class Crashing:
 
             until(all_done, "all sessions ended", within=90, story=self.tail)
             rows = self.client().sessions()
+            self.rows = rows
             ends = [(row.name, row.state, row.message) for row in rows if row.state not in self.ends]
             assert not ends, f"{ends}\n{self.tail()}"
             until(lambda: len(self.live()) <= self._cold, "machines gone", within=60, story=self.tail)
@@ -335,6 +337,40 @@ def test_sessions_that_are_stopped_or_expire(tmp_path: Path) -> None:
     (tmp_path / "expire").mkdir()
     sweep(tmp_path / "stop", ["session.stop"], work=stop, ends=["cancelled"])
     sweep(tmp_path / "expire", ["session.expire"], work=expire, ends=["expired"])
+
+
+SAVER = "trap 'exit 85' USR1; echo $ATOLL_ATTEMPT >> {mark}; for i in $(seq {steps}); do sleep 0.1 & wait; done"
+
+
+def test_a_session_that_is_moved(tmp_path: Path) -> None:
+    """Killed around each commit of a move: it resumes once, elsewhere or where it was, or it stays and runs on."""
+
+    def move(at: Crashing, process: "subprocess.Popen[bytes]", steps: int = 20, grace: float = 5.0) -> None:
+        mark = at.marks / f"work-{len(at.specs) + 1}"
+        saver = SAVER if grace > 1 else SAVER.replace("exit 85", "true")
+        command = ["sh", "-c", saver.format(mark=mark, steps=steps)]
+        key = at.submit(process, command=command, checkpoint={"grace": grace})
+        if at.running(process, key):
+            time.sleep(0.3)  # until the program has set its handler
+            at.ask(lambda c: c.move(key), process)
+
+    def stay(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
+        move(at, process, grace=0.5)
+
+    def wait_and_move(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
+        move(at, process, steps=40)
+
+    crashing = Crashing(tmp_path)
+    with crashing.at:
+        crashing.prepare()
+        for point in ("before:session.move", "after:session.move"):
+            crashing.crash(point, wait_and_move)
+        for point in ("before:session.stay", "after:session.stay"):
+            crashing.crash(point, stay)
+        crashing.finish(move)
+        rows = {row.name: row for row in crashing.rows}
+    assert rows["work-5"].moves == 1
+    assert all(row.interruptions == 0 for row in rows.values())
 
 
 def test_an_agent_that_falls_silent(tmp_path: Path) -> None:

@@ -9,9 +9,16 @@ from tunnel.link import Link, Side
 
 
 class ScriptedAgent:
-    """Answers `Start` with running, `Stop` with exit code 143, and keeps reports until they are forgotten."""
+    """Answers `Start` with running, `Stop` with exit code `term_code`, and keeps reports until they are forgotten.
 
-    def __init__(self, dialer: Dialer, *, capacity: Slots | None = None) -> None:
+    A request for a checkpoint is kept in `asked`; `refusal` is said to it where there is one.
+    """
+
+    def __init__(self, dialer: Dialer, *, capacity: Slots | None = None, protocol: int = wire.PROTOCOL) -> None:
+        self.protocol = protocol
+        self.asked: list[str] = []
+        self.refusal = ""
+        self.term_code = 143
         self.capacity = capacity or Slots(cpu=2000, memory=4 * GIB, disk=10 * GIB)
         self.runs: dict[str, wire.RunReport] = {}
         self.started: list[str] = []
@@ -30,15 +37,19 @@ class ScriptedAgent:
         """Let a run end, with its output sent before."""
         if out:
             self._send(wire.Log(run=run, channel="out", offset=0, data=out))
-        self.runs[run] = wire.RunReport(run=run, state="exited", exit_code=code, out=len(out))
+        self.runs[run] = wire.RunReport(run=run, state="exited", exit_code=code, out=len(out), asked=run in self.asked)
         self._send(wire.Report(report=self.runs[run]))
+
+    def notice(self, in_s: float) -> None:
+        """Say that the machine will be taken away."""
+        self._send(wire.Notice(in_s=in_s, message=f"taken in {in_s:g} s"))
 
     # -- LinkOwner
 
     def linked(self, link: Link) -> None:
         self.link = link
         hello = wire.Hello(
-            protocol=wire.PROTOCOL,
+            protocol=self.protocol,
             version="test",
             boot="boot",
             capacity=self.capacity,
@@ -60,7 +71,11 @@ class ScriptedAgent:
                 self._send(wire.Report(report=self.runs[run]))
             case wire.Stop(run=run):
                 if run in self.runs and self.runs[run].state != "exited":
-                    self.end(run, 143)
+                    self.end(run, self.term_code)
+            case wire.Checkpoint(run=run, asked_at=asked_at) if self.refusal:
+                self._send(wire.NoCheckpoint(run=run, asked_at=asked_at, message=self.refusal))
+            case wire.Checkpoint(run=run):
+                self.asked.append(run)
             case wire.Forget(runs=runs):
                 for run in runs:
                     self.runs.pop(run, None)

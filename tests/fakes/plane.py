@@ -14,19 +14,22 @@ from atoll.ids import SESSION, new_id
 from atoll.instance import Instance, Shape
 from atoll.money import micros
 from atoll.offer import Decision, Offer, OfferKind, Outcome, Rejection
-from atoll.plan import Action, Note, Plan, Step
-from atoll.session import Session, SessionSpec
+from atoll.plan import Action, Move, Note, Plan, Step
+from atoll.session import Moving, Session, SessionSpec
 from atoll.site import Site
 from atoll.slots import GIB, Gpu, Slots
-from atoll.states import ENDED, PLACED, AgentState, Reason, SessionState
+from atoll.states import ENDED, KEPT, PLACED, AgentState, Reason, SessionState
 from atoll.token import Token, TokenKind
 from autoscaler.limits import Ceiling
 from federation.api.plane import Runs
-from federation.control.agents import KEPT, by_agent
+from federation.control.agents import by_agent
+from federation.control.approvals import Approvals
+from federation.control.budgets import Budgets
 from federation.control.changes import Changes
 from federation.control.config import ControlConfig
 from federation.control.guard import Pause
 from federation.control.health import Health
+from federation.control.policies import Policies
 from federation.control.prices import Prices
 from federation.control.steps import Steps
 from federation.control.sweep import Finding, Sweep
@@ -101,7 +104,7 @@ class FakeWhy:
     message: str = "it is so"
     hint: str = ""
     decisions: list[tuple[float, Decision]] = field(default_factory=list)
-    steps: list[tuple[float, str, Step | Note]] = field(default_factory=list)
+    steps: list[tuple[float, str, Step | Note | Move]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
 
@@ -355,6 +358,7 @@ class FakeTokens:
     def __init__(self, plane: "FakePlane") -> None:
         self.plane = plane
         self.good = {API_TOKEN: "ada"}
+        self.roles: dict[str, tuple[str, ...]] = {API_TOKEN: ("admin",)}
 
     def _row(self, secret: str, kind: TokenKind, **fields: Any) -> Token:
         return Token(id=hashlib.sha256(secret.encode()).hexdigest(), kind=kind, created_at=NOW, **fields)
@@ -367,16 +371,17 @@ class FakeTokens:
         async with self.plane.store.transaction() as tx:
             return await tx.insert(row), secret
 
-    async def create_api(self, owner: str) -> tuple[Token, str]:
+    async def create_api(self, owner: str, roles: Sequence[str] = ()) -> tuple[Token, str]:
         secret = "atk_" + self.plane.chance.token_bytes(16).hex()
         self.good[secret] = owner
+        self.roles[secret] = tuple(roles)
         async with self.plane.store.transaction() as tx:
-            return await tx.insert(self._row(secret, TokenKind.API, owner=owner)), secret
+            return await tx.insert(self._row(secret, TokenKind.API, owner=owner, roles=tuple(roles))), secret
 
     async def authenticate(self, secret: str) -> Token:
         if secret not in self.good:
             raise Unauthorized("this token is not valid", hint="see `atoll login`")
-        return self._row(secret, TokenKind.API, owner=self.good[secret])
+        return self._row(secret, TokenKind.API, owner=self.good[secret], roles=self.roles.get(secret, ()))
 
     async def list(self) -> list[Token]:
         async with self.plane.store.transaction() as tx:
@@ -416,7 +421,7 @@ class FakeExplain:
 
     async def group(self, name: str) -> FakeWhy:
         row = await self.plane.groups.get(name)
-        steps: list[tuple[float, str, Step | Note]] = [
+        steps: list[tuple[float, str, Step | Note | Move]] = [
             (NOW, "p-1", Note(group=name, reason=Reason.STEADY, message="well", session="s-1"))
         ]
         return FakeWhy("group", row.name, row.name, "", steps=steps)
@@ -459,6 +464,10 @@ class FakeLinks:
     def __init__(self) -> None:
         self.apps: dict[str | int, int] = {}
         self.opened: list[tuple[str, str, int]] = []
+        self.owing: set[str] = set()
+
+    def owes(self, run: str) -> bool:
+        return run in self.owing
 
     def accept(self) -> asyncio.BaseProtocol:
         raise Unavailable("no agents here")
@@ -471,6 +480,20 @@ class FakeLinks:
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_connection(lambda: protocol, "127.0.0.1", where)
         return transport
+
+
+class FakeMoves:
+    """Moves that begin, and go no further."""
+
+    def __init__(self, plane: "FakePlane") -> None:
+        self.plane = plane
+
+    async def request(self, project: str, ref: str, to: str, *, by: str) -> Session:
+        row = await self.plane.sessions.get(project, ref)
+        if row.spec.checkpoint is None:
+            raise Conflict(f"{row.name} cannot be moved: it takes no checkpoints")
+        moving = Moving(reason=Reason.USER, message=f"asked for by {by}", site=to)
+        return await self.plane.change(row, message=f"is asked for a checkpoint, to go on at {to}", moving=moving)
 
 
 class FakePlane:
@@ -497,8 +520,12 @@ class FakePlane:
         self.health = FakeHealth()
         self.terminated: list[tuple[str, bool, str]] = []
         self.links = FakeLinks()
+        self.moves = FakeMoves(self)
         self.feeds: dict[str, Feed] = {}
-        changes = Changes(self.store, self.bus, self.clock, Steps())
+        self.changes = changes = Changes(self.store, self.bus, self.clock, Steps())
+        self.policies = Policies(changes, lambda: None)
+        self.approvals = Approvals(changes, self.policies, lambda: None)
+        self.budgets = Budgets(changes, lambda: None)
         self.prices = Prices(changes, self.chance, lambda row: self.feeds.get(row.name), self.verify)
 
     async def verify(self, content: bytes, signature: str) -> str:

@@ -19,6 +19,8 @@ class Process:
     env: Mapping[str, str]
     heeds_term: bool = True
     alive: bool = True
+    handles: tuple[str, ...] = ("USR1",)
+    signalled: list[str] = field(default_factory=list)
     exit_code: int | None = None
     output: dict[str, bytes] = field(default_factory=lambda: dict.fromkeys(CHANNELS, b""))
     base: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CHANNELS, 0))
@@ -30,6 +32,7 @@ class MemoryRuntime:
     def __init__(self, processes: dict[str, Process] | None = None) -> None:
         self.processes = {} if processes is None else processes
         self.spawned: list[str] = []
+        self.kept: dict[str, float] = {}
         self.broken = ""
         self.apps: dict[int, Callable[[], asyncio.Protocol]] = {}
         self._observer: Observer | None = None
@@ -42,7 +45,13 @@ class MemoryRuntime:
         self._observer = None
 
     def spawn(
-        self, run: str, spec: SessionSpec, slots: Slots, env: Mapping[str, str], gpus: Sequence[str] = ()
+        self,
+        run: str,
+        spec: SessionSpec,
+        slots: Slots,
+        env: Mapping[str, str],
+        gpus: Sequence[str] = (),
+        until: float | None = None,
     ) -> None:
         if self.broken:
             self._later(StartFailed(run, self.broken))
@@ -50,7 +59,12 @@ class MemoryRuntime:
         assert run not in self.processes, "started twice"
         self.spawned.append(run)
         self.processes[run] = Process(spec, env)
+        if until is not None:
+            self.keep(run, until)
         self._later(RuntimeStarted(run, "enforced", spec.apps))
+
+    def keep(self, run: str, until: float) -> None:
+        self.kept[run] = until
 
     def adopt(self, runs: Sequence[str]) -> None:
         for run in runs:
@@ -61,6 +75,15 @@ class MemoryRuntime:
                 self._later(RuntimeStarted(run, "enforced", process.spec.apps))
             else:
                 self._later(self._end(run))
+
+    def signal(self, run: str, name: str) -> str:
+        process = self.processes.get(run)
+        if process is None or not process.alive:
+            return "its main process is over"
+        if name not in process.handles:
+            return f"it does not handle {name}"
+        process.signalled.append(name)
+        return ""
 
     def terminate(self, run: str) -> None:
         process = self.processes.get(run)

@@ -11,7 +11,7 @@ from atoll.errors import Unavailable
 from atoll.event import Event
 from atoll.offer import Decision
 from atoll.token import Token
-from federation.ports import R, Row
+from federation.ports import R, Row, Written
 from federation.store import kinds
 from federation.store.kinds import KINDS, Kind
 from federation.store.logs import gap_line
@@ -123,6 +123,7 @@ class MemoryTransaction:
     def __init__(self, memory: _Memory, call: Hook) -> None:
         self.open = True
         self.writes: list[str] = []
+        self.written: list[Written] = []
         self._memory = memory
         self._call = call
         self._rows: dict[Place, Row | None] = {}
@@ -172,6 +173,7 @@ class MemoryTransaction:
         kept = replace(row, version=1)
         self._rows[type(row), key] = kept
         self._created[type(row), key] = kind.created_of(row)
+        self.written.append((type(row), key, kept))
         return kept
 
     async def update(self, row: R) -> R:
@@ -184,12 +186,14 @@ class MemoryTransaction:
             raise kinds.stale(kind, key)
         kept = replace(row, version=row.version + 1)
         self._rows[type(row), key] = kept
+        self.written.append((type(row), key, kept))
         return kept
 
     async def delete(self, kind: type[R], key: str) -> None:
         """Remove a row; well if there is none."""
         await self._enter("delete", f"{KINDS[kind].name}.delete")
         self._rows[kind, key] = None
+        self.written.append((kind, key, None))
 
     async def append(self, event: Event) -> None:
         """Add an event; it gets its `rev` at commit."""

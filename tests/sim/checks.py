@@ -8,7 +8,7 @@ from atoll.session import Session
 from atoll.states import ENDED, InstanceState, Reason, SessionState
 from providers.port import MachineState
 from tests.sim.machines import VirtualMachine
-from tests.sim.runtime import LINES, line
+from tests.sim.runtime import LINES, SAVED_CODE, line
 from tests.sim.world import CAP, World
 
 UNOWNED_S = 600.0
@@ -46,6 +46,7 @@ class Checks:
     def finish(self) -> None:
         """Check what must hold in the end."""
         self._ends_once()
+        self._moves()
         for row in self._world.store.rows(Session):
             if row.state in ENDED:
                 self._true_end(row)
@@ -108,6 +109,20 @@ class Checks:
                 for life in self._world.ledger.alive(machine.name):
                     if life.run not in known:
                         self._violated("I14", f"the agent of {machine.name} does not know {life.run}")
+
+    def _moves(self) -> None:
+        """What a move leaves: every run that saved its state is followed by another one, and nothing stays held."""
+        world = self._world
+        told = [event for event in world.store._memory.events if event.kind == "session"]
+        world.ledger.faults["moved"] += sum(row.moves for row in world.store.rows(Session))
+        world.ledger.faults["not moved"] += sum(event.reason == Reason.NOT_MOVED for event in told)
+        for row in world.store.rows(Session):
+            if row.moving is not None:
+                self._violated("move", f"{row.id} is {row.state} and still holds slots to move to")
+            last = [life for life in world.ledger.lives if life.run.startswith(f"{row.id}.{row.attempt}.")]
+            codes = {life.code for life in last}
+            if row.state is not SessionState.CANCELLED and SAVED_CODE in codes <= {0, SAVED_CODE}:
+                self._violated("move", f"{row.id} is {row.state} though its last attempt saved its state to go on")
 
     def _ends_once(self) -> None:
         ends: dict[str, list[str]] = defaultdict(list)

@@ -14,12 +14,17 @@ from tests.sim.ledger import Ledger, Life
 from tests.sim.loop import Host, SimLoop
 
 LINES = 10
-TERM_CODE, KILL_CODE = 143, 137
+TERM_CODE, KILL_CODE, SAVED_CODE = 143, 137, 85
+SAVES_IN_S = 2.0
+"""What a run takes to save its state."""
 
 
-def command(seconds: float, code: int, *, stubborn: bool = False) -> tuple[str, ...]:
-    """Return the command of a run that ends after `seconds` with `code`; a stubborn one ignores TERM."""
-    return ("sim", f"{seconds:g}", str(code), "stubborn" if stubborn else "obedient")
+def command(seconds: float, code: int, *, stubborn: bool = False, at_signal: str = "") -> tuple[str, ...]:
+    """Return the command of a run that ends after `seconds` with `code`; a stubborn one ignores TERM.
+
+    `at_signal`: asked for a checkpoint it `saves` its state and exits, or is `heedless`; without, it has no handler.
+    """
+    return ("sim", f"{seconds:g}", str(code), "stubborn" if stubborn else "obedient", at_signal)
 
 
 def line(run: str, number: int) -> bytes:
@@ -33,7 +38,9 @@ class Process:
 
     life: Life
     obedient: bool
+    at_signal: str = ""
     exit_code: int | None = None
+    until: float | None = None
     over: bool = False
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
@@ -87,14 +94,34 @@ class MachineProcesses:
 
     def start(self, run: str, spec: SessionSpec) -> None:
         """Start a run's process tree."""
-        _, seconds, code, manner = spec.command
+        _, seconds, code, manner, at_signal = spec.command
         life = Life(run=run, machine=self._machine, began=self._loop.true_time, protected=spec.lifetime.protect)
-        process = self._disk.processes[run] = Process(life=life, obedient=manner == "obedient")
+        process = self._disk.processes[run] = Process(life, manner == "obedient", at_signal)
         self._ledger.began(life)
         span = float(seconds)
         for number in range(LINES):
             self._later(process, span * number / LINES, self._print, process, number)
         self._later(process, span, self._end, process, int(code))
+
+    def ask(self, run: str) -> str:
+        """Ask a run for a checkpoint; return why it cannot be asked."""
+        process = self._disk.processes.get(run)
+        if process is None or process.over or not process.at_signal:
+            return "it has no handler"
+        if process.at_signal == "saves":
+            self._later(process, SAVES_IN_S, self._end, process, SAVED_CODE)
+        return ""
+
+    def keep(self, run: str, until: float) -> None:
+        """Let a run live until then by the machine's clock, and no longer, as its shim does."""
+        process = self._disk.processes.get(run)
+        if process and not process.over:
+            process.until = until
+            self._later(process, max(0.0, until - self._host.time(self._loop.true_time)), self._lapse, process, until)
+
+    def _lapse(self, process: Process, until: float) -> None:
+        if process.until == until:
+            self._end(process, KILL_CODE)
 
     def signal(self, run: str, code: int) -> None:
         """TERM (143) or KILL (137) a run's tree."""
@@ -151,16 +178,32 @@ class SimRuntime:
         self._machine.runtime = self
 
     def spawn(
-        self, run: str, spec: SessionSpec, slots: Slots, env: Mapping[str, str], gpus: Sequence[str] = ()
+        self,
+        run: str,
+        spec: SessionSpec,
+        slots: Slots,
+        env: Mapping[str, str],
+        gpus: Sequence[str] = (),
+        until: float | None = None,
     ) -> None:
         """Start a run; it is observed a moment later."""
         self._machine.start(run, spec)
+        if until is not None:
+            self._machine.keep(run, until)
         self._soon(self._started, run)
+
+    def keep(self, run: str, until: float) -> None:
+        """Put off its end."""
+        self._machine.keep(run, until)
 
     def adopt(self, runs: Sequence[str]) -> None:
         """Take over what an earlier process started."""
         for run in runs:
             self._soon(self._adopted, run)
+
+    def signal(self, run: str, name: str) -> str:
+        """USR1."""
+        return self._machine.ask(run)
 
     def terminate(self, run: str) -> None:
         """TERM."""

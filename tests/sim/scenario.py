@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from atoll.session import CostLimits, Lifetime, Retry, SessionSpec
+from atoll.session import Checkpoint, CostLimits, Lifetime, Retry, SessionSpec
 from atoll.slots import GIB, Request
 from providers.sim.faults import Fault, parse_faults
 from tests.sim.runtime import command
@@ -26,8 +26,9 @@ class Order:
 class Scenario:
     """Everything that is drawn from the seed before the run.
 
-    `more` are further blows by time: what other people do to machines. `cold` are pools by provider, `limits`
-    what each account may have. At the end the groups are closed as `closing` says, so that no cold machine is left.
+    `more` are further blows by time: what other people do to machines. `moves` are moves that users ask for, and
+    preemptions. `cold` are pools by provider, `limits` what each account may have. At the end the groups are closed
+    as `closing` says, so that no cold machine is left.
     """
 
     orders: list[Order]
@@ -40,6 +41,7 @@ class Scenario:
     journal_crashes: int
     lost_joins: int
     more: list[tuple[float, str]]
+    moves: list[tuple[float, str]]
     cold: dict[str, int]
     limits: dict[str, dict[str, int]]
     closing: str
@@ -52,7 +54,11 @@ def draw(seed: int) -> Scenario:
     chaos = [dice.uniform(5.0, CHAOS_S) for _ in range(dice.randrange(0, 9))]
     return Scenario(
         orders=sorted(
-            [*(_order(dice, n) for n in range(dice.randrange(3, 9))), *_late(random.Random(f"late {seed}"))],
+            [
+                *(_order(dice, n) for n in range(dice.randrange(3, 9))),
+                *_late(random.Random(f"late {seed}")),
+                *_movable(random.Random(f"movable {seed}")),
+            ],
             key=lambda order: order.at,
         ),
         cloud_faults={
@@ -65,6 +71,7 @@ def draw(seed: int) -> Scenario:
         agents=[dice.uniform(5.0, CHAOS_S) for _ in range(dice.choice((0, 0, 1, 3)))],
         journal_crashes=dice.choice((0, 0, 1, 2)),
         lost_joins=dice.choice((0, 0, 0, 1)),
+        moves=_moves(random.Random(f"moves {seed}")),
         **_more(random.Random(f"more {seed}")),
     )
 
@@ -84,6 +91,28 @@ def _late(dice: random.Random) -> list[Order]:
     """Sessions that come when machines may have become cold."""
     late = [_order(dice, 100 + n) for n in range(dice.choice((0, 2, 3)))]
     return [replace(order, at=150.0 + order.at * 0.7, stop_at=None) for order in late]
+
+
+def _movable(dice: random.Random) -> list[Order]:
+    """Sessions that take checkpoints, or may be preempted, or both."""
+    return [_able(dice, _order(dice, 200 + n)) for n in range(dice.choice((0, 2, 3, 4)))]
+
+
+def _able(dice: random.Random, order: Order) -> Order:
+    seconds, code = dice.choice((40.0, 90.0)), int(order.spec.command[2])
+    spec = replace(
+        order.spec,
+        command=command(seconds, code, at_signal=dice.choice(("saves", "saves", "saves", "heedless", ""))),
+        checkpoint=Checkpoint(grace=dice.choice((1.0, 5.0, 20.0)), every=0.0) if dice.random() < 0.85 else None,
+        preemptible=dice.random() < 0.5,
+    )
+    return replace(order, at=order.at * 0.6, spec=spec)
+
+
+def _moves(dice: random.Random) -> list[tuple[float, str]]:
+    return [
+        (dice.uniform(5.0, CHAOS_S), dice.choice(("move", "move", "preempt"))) for _ in range(dice.randrange(5, 40))
+    ]
 
 
 def _quota(seed: int, name: str) -> dict[str, object]:

@@ -34,7 +34,11 @@ KINDS = frozenset(
         "lost join reply",
         "machine: remove",
         "machine: switch off",
+        "move",
+        "moved",
+        "not moved",
         "orphan",
+        "preempt",
     }
 )
 """Every fault kind; a block of seeds in which one of them never struck has tested nothing of it, and fails."""

@@ -9,9 +9,10 @@ from agent.events import Exit
 from atoll.errors import AtollError, Conflict, Unavailable
 from atoll.group import Group, GroupKind, Pools, Provider, ScaleDown, Size
 from atoll.instance import Instance
+from atoll.plan import Move
 from atoll.session import Session, SessionSpec
 from atoll.slots import GIB, Slots
-from atoll.states import ENDED, InstanceState
+from atoll.states import ENDED, InstanceState, Reason, SessionState
 from federation.control.config import ControlConfig
 from federation.control.control import Control
 from federation.control.steps import Steps
@@ -66,6 +67,7 @@ class World:
         self.seed = seed
         self.scenario = scenario
         self.random = random.Random(f"world {seed}")
+        self._mover = random.Random(f"mover {seed}")
         self.host = Host(loop, "world")
         self.ledger = Ledger()
         self.network = MemoryNetwork(latency=lambda: self.random.uniform(0.0005, 0.08))
@@ -305,6 +307,7 @@ class World:
         events += self.scenario.links
         events += [(at, "crash agent") for at in self.scenario.agents]
         events += self.scenario.more
+        events += self.scenario.moves
         events += [
             (self.random.uniform(5.0, CHAOS_S), "crash in journal") for _ in range(self.scenario.journal_crashes)
         ]
@@ -319,8 +322,8 @@ class World:
                 self.ledger.faults["control killed"] += 1
                 self.crash_control("killed")
             return
-        if what == "orphan":
-            self.host.spawn(self._orphan(), "orphan")
+        if what in ("orphan", "move", "preempt"):
+            self.host.spawn(self._orphan() if what == "orphan" else self._move(what), what)
             return
         up = [machine for machine in self.machines if machine.up]
         if what in ("remove", "switch off", "leave"):
@@ -352,6 +355,31 @@ class World:
             self.ledger.faults["agent left"] += 1
             self.removed.add(machine.name)
             host.call(self.loop.call_soon, shell.leave, "its owner wants it back")
+
+    async def _move(self, what: str) -> None:
+        """Somebody asks for a move of a running session, or the router preempts one."""
+        rows = [row for row in self.store.rows(Session) if row.state is SessionState.RUNNING]
+        able = [row for row in rows if (row.spec.preemptible if what == "preempt" else row.spec.checkpoint)]
+        if not able:
+            return
+        row = self._mover.choice(able)
+        to = self._mover.choice(("", "home", "cheap-site", "dear-site"))
+
+        async def preempt(control: Control) -> None:
+            move = Move(session=row.id, attempt=row.attempt, reason=Reason.PREEMPTED, message="for another")
+            async with control.changes.commit("session.move") as change:
+                await control.moves.begin(change, move)
+            control.moves.on_change()
+
+        async def move(control: Control) -> None:
+            await control.moves.request("p", row.id, to, by="u")
+
+        try:
+            await self.ask(preempt if what == "preempt" else move)
+        except AtollError as error:
+            self.ledger.note(self.loop.true_time, f"no {what}: {error.message}")
+        else:
+            self.ledger.faults[what] += 1
 
     async def _orphan(self) -> None:
         """Somebody else makes a machine with our tag, of which no record tells."""

@@ -1,4 +1,4 @@
-"""Messages of protocol 1 as bytes: a peer of this version must be understood for ever."""
+"""Messages of the spoken protocols as bytes: a peer of such a version must be understood for ever."""
 
 import contextlib
 import json
@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 
 from tunnel import wire
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "protocol-1.json").read_text())
+SAMPLES = {
+    protocol: json.loads((Path(__file__).parent / "golden" / f"protocol-{protocol}.json").read_text())
+    for protocol in (wire.PROTOCOL - 1, wire.PROTOCOL)
+}
+GOLDEN = SAMPLES[wire.PROTOCOL]
 DECODERS = {
     "agent": wire.decode_from_agent,
     "control": wire.decode_from_control,
@@ -19,11 +23,24 @@ DECODERS = {
 }
 
 
+@pytest.mark.parametrize("protocol", SAMPLES)
+def test_golden_messages_are_read_as_ever(protocol: int) -> None:
+    for sample in SAMPLES[protocol]:
+        message = DECODERS[sample["from"]](bytes.fromhex(sample["bytes"]))
+        assert repr(message) == sample["means"]
+
+
 @pytest.mark.parametrize("sample", GOLDEN, ids=[f"{s['from']}-{s['name']}" for s in GOLDEN])
-def test_golden_messages_are_read_as_ever(sample: dict[str, str]) -> None:
+def test_messages_of_this_protocol_are_written_as_ever(sample: dict[str, str]) -> None:
     message = DECODERS[sample["from"]](bytes.fromhex(sample["bytes"]))
-    assert repr(message) == sample["means"]
     assert wire.encode(message).hex() == sample["bytes"]
+
+
+def test_messages_that_the_last_protocol_does_not_know_are_those_that_are_not_sent_to_it() -> None:
+    known = {(s["from"], s["name"]) for s in SAMPLES[wire.PROTOCOL - 1]}
+    new = {(s["from"], s["name"]) for s in GOLDEN} - known
+    assert new == {("control", "Checkpoint"), ("agent", "NoCheckpoint")}
+    assert wire.CHECKPOINTS == wire.PROTOCOL
 
 
 def test_every_message_has_a_golden_sample() -> None:

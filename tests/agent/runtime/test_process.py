@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -98,6 +99,31 @@ async def test_exit_codes_are_true(rig: Rig, command: tuple[str, ...], code: int
     assert exited.err == len(rig.read("err"))
     if code in (126, 127):
         assert rig.read("err").startswith(f"atoll: cannot run {command[0]}: ")
+
+
+async def test_a_run_whose_lease_is_over_ends_without_any_agent(rig: Rig) -> None:
+    """Its shim does it: the whole tree, whatever it ignores."""
+    script = "trap '' TERM; (sleep 60) & sleep 60"
+    spec = SessionSpec(command=("sh", "-c", script))
+    rig.runtime.spawn(RUN, spec, Slots(), {}, until=time.monotonic() + 2.0)
+    await rig.watcher.started()
+    rig.runtime.keep(RUN, time.monotonic() + 4.0)
+    rig.runtime.close()
+    pid = rig.runtime._folder(RUN).identity
+    assert pid is not None
+    await asyncio.sleep(2.5)
+    assert pid.running
+    await rig.watcher.until(lambda: not pid.alive)
+    again = Rig(rig.folder)
+    again.runtime.adopt([RUN])
+    assert (await again.watcher.exited()).exit_code == 137
+    assert shim.descendants(pid.shim) == []
+
+
+async def test_a_run_without_a_lease_has_none(rig: Rig) -> None:
+    rig.start("sh", "-c", "sleep 2; grep SigBlk /proc/self/status; exit 4")
+    assert (await rig.watcher.exited()).exit_code == 4
+    assert rig.read().split() == ["SigBlk:", "0" * 16]
 
 
 async def test_a_broken_pipe_ends_a_process_as_in_any_shell(rig: Rig) -> None:
@@ -391,3 +417,53 @@ async def test_cgroups_are_gone_after_the_run(limited: Rig) -> None:
     limited.runtime.kill(RUN)
     await limited.watcher.exited()
     await limited.watcher.until(lambda: not any(path.exists() for path in paths))
+
+
+SAVER = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGUSR1, lambda *_: (child.kill(), sys.exit(85)))
+child = subprocess.Popen(["sleep", "60"])
+print("ready", flush=True)
+while True: time.sleep(60)
+"""
+
+
+async def test_a_signal_goes_to_the_main_process_alone(rig: Rig) -> None:
+    rig.start(sys.executable, "-c", SAVER)
+    await rig.watcher.until(lambda: rig.read() == "ready\n")
+    assert rig.runtime.signal(RUN, "USR1") == ""
+    assert (await rig.watcher.exited()).exit_code == 85
+    assert rig.runtime.signal(RUN, "USR1") == "its main process is over"
+
+
+async def test_the_next_agent_signals_too(rig: Rig) -> None:
+    rig.start(sys.executable, "-c", SAVER)
+    await rig.watcher.until(lambda: rig.read() == "ready\n")
+    again = rig.again()
+    again.runtime.adopt([RUN])
+    await again.watcher.started()
+    assert again.runtime.signal(RUN, "USR1") == ""
+    assert (await again.watcher.exited()).exit_code == 85
+
+
+@pytest.mark.parametrize("script", ["sleep 1", "trap '' USR1; sleep 1"])
+async def test_a_signal_that_would_end_or_not_reach_the_process_is_not_sent(rig: Rig, script: str) -> None:
+    rig.start("sh", "-c", f"{script}; exit 3")
+    await rig.watcher.started()
+    assert "does not handle USR1" in rig.runtime.signal(RUN, "USR1")
+    assert rig.runtime.signal(RUN, "NONE") == "this machine knows no signal NONE"
+    assert (await rig.watcher.exited()).exit_code == 3
+
+
+async def test_a_process_that_keeps_the_signal_blocked_gets_it(rig: Rig) -> None:
+    poll = """
+import signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+print(1, flush=True)
+while not signal.sigpending(): time.sleep(0.02)
+raise SystemExit(85)
+"""
+    rig.start(sys.executable, "-c", poll)
+    await rig.watcher.until(lambda: rig.read() == "1\n")
+    assert rig.runtime.signal(RUN, "USR1") == ""
+    assert (await rig.watcher.exited()).exit_code == 85

@@ -147,6 +147,12 @@ def test_stop_and_open(logged_in: Plane, capsys: Capture) -> None:
     assert logged_in.stopped == ["s-0"]
 
 
+def test_move_says_what_happens(logged_in: Plane, capsys: Capture) -> None:
+    logged_in.sessions = {"s-0": session_view(0, {"command": ["a"]}, state="running")}
+    assert main(["move", "calm-0", "--to", "desk"]) == 0
+    assert capsys.readouterr().err == "calm-0 is asked for a checkpoint, to go on at desk\n"
+
+
 def test_groups_and_providers(logged_in: Plane, capsys: Capture) -> None:
     assert main(["group", "create", "burst", "--provider", "sim"]) == 122
     assert main(["provider", "add", "sim", "--set", "boot_s=1", "--set", "faults.no_capacity={times: 2}"]) == 0

@@ -18,7 +18,7 @@ from moto.ec2.models.amis import Ami
 from agent.probe import metadata
 from atoll.group import Provider
 from atoll.slots import GIB
-from providers.errors import Absent, Auth, BadRequest, Capacity, ProviderError, Quota, Unknown
+from providers.errors import Auth, BadRequest, Capacity, ProviderError, Quota, Unknown
 from providers.port import Driver, Intent, MachineState
 from providers.prices.book import Book
 from providers.registry import feed, make
@@ -151,17 +151,6 @@ async def test_a_token_that_was_used_is_unknown_while_the_listing_lags(cloud: Aw
     cloud.inject(list_lag={"lag_s": 60})
     with pytest.raises(Unknown):
         await driver.create(cloud.intent("i-1", script="#!/bin/sh\nsleep 61\n"))
-
-
-async def test_not_found_of_a_machine_made_lately_is_no_proof(cloud: AwsHarness) -> None:
-    driver = cloud.driver()
-    provider_id = await made(driver, cloud.intent("i-1"))
-    kept = cloud.server.hall.records.pop(provider_id)
-    with pytest.raises(Unknown):
-        await driver.terminate(provider_id)
-    with pytest.raises(Absent):
-        await cloud.driver().terminate(provider_id)
-    cloud.server.hall.records[provider_id] = kept
 
 
 async def test_quota_is_named_as_it_is_told(cloud: AwsHarness) -> None:

@@ -1,10 +1,12 @@
 """One full row of every kind, for tests of stores."""
 
 from atoll.agent import Agent
+from atoll.budget import Budget, Do, Period, Stage
 from atoll.group import Group, GroupKind, Pools, Provider, Size
 from atoll.instance import Instance, Shape
 from atoll.offer import Decision, Offer, OfferKind, Outcome, Rejection
 from atoll.plan import Action, Note, Plan, Step
+from atoll.policy import Approve, Deny, Homecoming, Policy, Prefer
 from atoll.price import Commitment, Price, PriceList, PriceRules, Remark
 from atoll.session import Member, MemberState, Session, SessionSpec
 from atoll.site import Site
@@ -81,4 +83,24 @@ def every_kind() -> list[Row]:
         token(expires_at=9.25),
         Plan(id="p-1", generation=3, at=4.0, steps=(step,), notes=(note,), awaits=(("s-1", "i-1"),)),
         price_list(),
+        Policy(
+            name="default",
+            deny=(Deny(when="offer.site == 'far'", reason="too far"),),
+            approve=(Approve(when="session.gpu > 4", role="lead"),),
+            prefer=(Prefer(when="offer.spot", cost="x1.5"),),
+            max_wait=60.0,
+            wait_value=36_000,
+            shares={"red": 2.0},
+            homecoming=Homecoming(max_moves=3),
+        ),
+        Budget(
+            name="red",
+            amount=5_000_000,
+            project="red",
+            period=Period.WEEK,
+            zone="Asia/Seoul",
+            stages=(Stage(at=0.5, do=Do.OWNED_ONLY), Stage(at=1.0, do=Do.STOP)),
+            stage=Do.OWNED_ONLY,
+            stage_at=7.0,
+        ),
     ]

@@ -12,9 +12,9 @@ from atoll.event import Event
 from atoll.group import Group, GroupKind
 from atoll.instance import Instance
 from atoll.plan import Plan
-from atoll.session import Session
+from atoll.session import Moving, Session
 from atoll.site import Site
-from atoll.states import SessionState
+from atoll.states import Reason, SessionState
 from atoll.token import Token
 from federation.ports import Stale, Store
 from federation.store.kinds import KINDS
@@ -56,6 +56,17 @@ async def test_what_is_not_there_is_none(store: Store) -> None:
         assert await tx.get(Session, "s-none") is None
         assert await tx.find(Plan) == []
         await tx.delete(Group, "none")
+
+
+async def test_a_transaction_tells_what_it_wrote(store: Store) -> None:
+    async with store.transaction() as tx:
+        assert list(tx.written) == []
+        first = await tx.insert(site("here"))
+        second = await tx.update(replace(first, price=7))
+        await tx.delete(Site, "here")
+        with pytest.raises(Stale):
+            await tx.update(second)
+        assert list(tx.written) == [(Site, "here", first), (Site, "here", second), (Site, "here", None)]
 
 
 async def test_a_taken_key_is_a_conflict_and_the_transaction_can_go_on(store: Store) -> None:
@@ -260,6 +271,19 @@ async def test_an_unknown_column_is_a_value_error(store: Store, kind: type[Sessi
     async with store.transaction() as tx:
         with pytest.raises(ValueError, match="colour"):
             await tx.find(kind, colour="red")
+
+
+async def test_a_session_is_found_by_the_agents_that_hold_slots_for_its_move(store: Store) -> None:
+    there = session("s-1", "a-2").members
+    await insert(store, session("s-1", "a-1"))
+    async with store.transaction() as tx:
+        row = (await tx.find(Session, agent="a-1"))[0]
+        row = await tx.update(replace(row, moving=Moving(reason=Reason.USER, message="m", to=there)))
+        assert [each.moving for each in await tx.find(Session, agent="a-2")] == [row.moving]
+    async with store.transaction() as tx:
+        assert [each.id for each in await tx.find(Session, agent=["a-1", "a-2"])] == ["s-1"]
+        await tx.update(replace(row, moving=None))
+        assert await tx.find(Session, agent="a-2") == []
 
 
 async def test_sessions_are_found_by_the_agents_of_the_current_attempt(store: Store) -> None:

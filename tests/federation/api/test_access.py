@@ -39,7 +39,7 @@ def test_a_route_without_access_is_refused(tmp_path: Path) -> None:
         build(services, routes=[broken])
 
 
-GUARDED = [r for r in ROUTES if r.access is Access.USER]
+GUARDED = [r for r in ROUTES if r.access in (Access.USER, Access.ADMIN)]
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer atk_wrong"}, {"Cookie": "atoll_page=a.b"}])
@@ -59,6 +59,17 @@ async def test_guarded_routes_know_their_user(server: Served) -> None:
             continue
         async with server.http.request(route.method, server.url + filled(route.path), headers=BEARER) as answer:
             assert answer.status not in (401, 403, 500), route.path
+
+
+async def test_routes_of_administrators_refuse_others(server: Served) -> None:
+    _, secret = await server.plane.tokens.create_api("bo", ("lead",))
+    own = [r for r in ROUTES if r.access is Access.ADMIN]
+    assert len(own) == 5
+    for headers in ({"Authorization": f"Bearer {secret}"}, {**server.page_cookie(), "Origin": server.url}):
+        for route in own:
+            path = server.url + filled(route.path)
+            async with server.http.request(route.method, path, headers=headers) as answer:
+                assert answer.status == 403, route.path
 
 
 async def test_open_routes_need_nothing(server: Served) -> None:

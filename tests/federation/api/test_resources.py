@@ -37,6 +37,16 @@ async def test_sessions_are_queued_listed_and_stopped(server: Served) -> None:
     assert (why.kind, why.decisions[0].taken[0].target, why.events[0].state) == ("session", "a-1", "queued")
 
 
+async def test_a_session_that_takes_checkpoints_is_moved(server: Served) -> None:
+    spec = {"command": ["true"], "name": "able", "checkpoint": {"grace": "5s"}}
+    await server.good("POST", SESSIONS, {"spec": spec})
+    await server.good("POST", SESSIONS, {"spec": {"command": ["true"], "name": "unable"}})
+    moving = await server.good("POST", f"{SESSIONS}/able:move", {"to": "desk"})
+    assert (moving.moving, moving.moves, moving.message[-7:]) == ("USER", 0, "at desk")
+    status, problem = await server.ask("POST", f"{SESSIONS}/unable:move", {"to": "desk"})
+    assert (status, problem.code) == (409, "CONFLICT")
+
+
 async def test_the_same_idempotency_key_gives_the_same_answer(server: Served) -> None:
     body = {"spec": {"command": ["true"]}}
     first = await server.good("POST", SESSIONS, body, **{"Idempotency-Key": "k1"})

@@ -141,6 +141,34 @@ async def test_logs_go_on_with_the_next_attempt(server: Served) -> None:
     assert got == [(1, b"first "), (2, b"second")]
 
 
+async def test_the_output_of_a_moved_session_is_that_of_all_its_attempts(server: Served) -> None:
+    row = await placed(server)
+    first, second = run_id(row.id, 1, 0), run_id(row.id, 2, 0)
+    await write(server, first, "out", 0, b"one ")
+    url = f"{server.url}{SESSIONS}/job/logs?channel=out"
+    got: list[tuple[int, bytes]] = []
+    async with asyncio.timeout(10), server.http.get(url + "&follow=1", headers=BEARER) as answer:
+        async for event, data, _ in frames(answer):
+            if event != "log":
+                continue
+            got.append((data["attempt"], base64.b64decode(data["data"])))
+            if len(got) == 1:
+                # It has moved, and its first agent still owes the rest of what it printed there.
+                server.plane.links.owing.add(first)
+                await write(server, second, "out", 0, b"three")
+                row = await server.plane.change(row, attempt=2, moves=1, members=())
+                await asyncio.sleep(0.2)
+                server.plane.links.owing.clear()
+                await write(server, first, "out", 4, b"two ")
+            if data["attempt"] == 2:
+                await server.plane.change(row, state=SessionState.SUCCEEDED)
+    assert got == [(1, b"one "), (1, b"two "), (2, b"three")]
+    async with asyncio.timeout(10), server.http.get(url, headers=BEARER) as answer:
+        events = [(event, data) async for event, data, _ in frames(answer)]
+    texts = [base64.b64decode(data["data"]) for event, data in events if event == "log"]
+    assert texts == [b"one two ", b"three"]
+
+
 async def test_logs_without_follow_end_at_once(server: Served) -> None:
     row = await placed(server)
     await write(server, run_id(row.id, 1, 0), "out", 0, b"0123456789" * 20_000)

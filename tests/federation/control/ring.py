@@ -18,6 +18,7 @@ from providers.port import Intent
 from tests.fakes.agent import ScriptedAgent
 from tests.fakes.cloud import MemoryCloud
 from tests.fakes.store import MemoryLogs, MemoryStore
+from tunnel import wire
 from tunnel.jointoken import JoinToken
 from tunnel.memory import MemoryNetwork
 
@@ -105,10 +106,12 @@ class Ring:
         self.control = self._new()
         await self.start()
 
-    async def agent(self, *, group: str = "hall", capacity: Slots | None = None) -> ScriptedAgent:
+    async def agent(
+        self, *, group: str = "hall", capacity: Slots | None = None, protocol: int = wire.PROTOCOL, site: str = "here"
+    ) -> ScriptedAgent:
         """Join an agent to a fixed group."""
-        _, secret = await self.control.tokens.create_join(site="here", group=group)
-        return await self._join(secret, group, capacity)
+        _, secret = await self.control.tokens.create_join(site=site, group=group)
+        return await self._join(secret, group, capacity, protocol)
 
     async def elastic(
         self,
@@ -168,9 +171,11 @@ class Ring:
             if agent.link:
                 agent.link.close("test over")
 
-    async def _join(self, secret: str, name: str, capacity: Slots | None) -> ScriptedAgent:
+    async def _join(
+        self, secret: str, name: str, capacity: Slots | None, protocol: int = wire.PROTOCOL
+    ) -> ScriptedAgent:
         joined = await self.control.tokens.join(secret, f"key of {name}", name, {})
-        agent = ScriptedAgent(self.network.dialer(joined.agent.id), capacity=capacity)
+        agent = ScriptedAgent(self.network.dialer(joined.agent.id), capacity=capacity, protocol=protocol)
         self.agents[joined.agent.id] = agent
         await agent.dial()
 

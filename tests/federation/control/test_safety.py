@@ -12,6 +12,7 @@ from atoll.instance import Instance
 from atoll.plan import Action, Step
 from atoll.slots import Request
 from atoll.states import AgentState, InstanceState, Reason
+from federation.control.spending import Accounts
 from providers.errors import Absent, Throttled, Unknown
 from providers.port import Intent, Machine, MachineState
 from tests.fakes.cloud import SMALL, MemoryCloud
@@ -200,7 +201,8 @@ async def test_a_session_that_came_meanwhile_saves_its_machine() -> None:
                 instance=agent.instance, epoch=agent.epoch,
             )  # fmt: skip
             async with r.control.changes.commit("plan.adopt") as change:
-                assert not await r.control._scheduling._adopt_step(change, step)
+                accounts = Accounts(now=change.now)
+                assert not await r.control._scheduling._adoption._adopt_step(change, step, accounts)
                 instance = await change.tx.get(Instance, agent.instance)
                 assert instance
                 assert instance.state is InstanceState.JOINED

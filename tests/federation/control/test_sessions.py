@@ -27,7 +27,7 @@ async def test_sessions_wait_for_free_slots_and_then_run() -> None:
         for row in rows[:2]:
             await r.until_state(row.id, "running")
         waiting = await r.session(rows[2].id)
-        assert (waiting.state, waiting.reason) == ("queued", "NO_FREE_SLOTS")
+        assert (waiting.state, waiting.reason) == ("queued", "SLOTS_EXPECTED")
         await r.finish(rows[0].id)
         await r.until_state(rows[2].id, "running")
 

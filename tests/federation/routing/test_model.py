@@ -1,19 +1,37 @@
-"""The index against the obvious: random changes and demands, compared with a direct look at every agent."""
+"""The index against the obvious: random changes and demands, compared with a direct look at every agent and shape."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from atoll.offer import Demand, Outcome
-from atoll.slots import Slots
+from atoll import money
+from atoll.offer import Demand, OfferKind, Outcome
+from atoll.slots import GIB, GpuRequest, Request, Slots
 from atoll.states import Reason
 from federation.routing import bins, lens
-from federation.routing.capacity import Capacity, Seat
-from federation.routing.place import route
-from tests.federation.routing.builders import demand, request, seat, slots
+from federation.routing.capacity import Capacity, Launchable, Seat
+from federation.routing.place import Trial, route
+from federation.routing.rules import Candidate, Rules, Ruling
+from tests.federation.routing.builders import demand, launchable, request, seat, shape, slots
 
 CAPACITIES = (slots(2, 4), slots(4, 16), slots(8, 32, "L4", 1), slots(8, 32, "T4", 2) + slots(0, 0, "A100", 1, 80))
+PRICES = (0, 90_000, 200_000, 200_001)
+EGRESS = {"hall": 70_000, "lab": 0}
+
+
+def judged(one: Demand, place: Candidate) -> Ruling:
+    """A policy: nobody on the lab's spot machines, dear places twice as dear for services, a fee at the hall."""
+    if place.site == "lab" and place.spot:
+        return Ruling(denied="the lab's spot machines are for tests")
+    factor = 2.0 if one.type == "service" and place.price > 50_000 else 1.0
+    return Ruling(factor=factor, extra=40 if place.site == "hall" else 0)
+
+
+PLAIN = Rules(scarcity=0)
+POLICY = Rules(version="policy", scarcity=0, reads=("type",), judge=judged, rework_s=100, spot_interruptions=0.5)
 
 
 @st.composite
@@ -21,82 +39,262 @@ def seats(draw: st.DrawFn) -> Seat:
     capacity = draw(st.sampled_from(CAPACITIES))
     used = request(draw(st.integers(0, 2)), draw(st.integers(0, 4)), draw(st.sampled_from((0, 0, 1))))
     taken = capacity.take(used)
-    return seat(
+    made = seat(
         f"a-{draw(st.integers(0, 9))}",
         capacity,
         capacity if taken is None else capacity - taken,
-        price=draw(st.sampled_from((0, 100, 200))),
+        price=draw(st.sampled_from(PRICES)),
         site=draw(st.sampled_from(("hall", "lab"))),
         spot=draw(st.booleans()),
-        closed=draw(st.sampled_from((Reason.NONE, Reason.NONE, Reason.LINK_DOWN))),
+        closed=draw(st.sampled_from((Reason.NONE, Reason.NONE, Reason.OUTSIDE_HOURS))),
+    )
+    return dataclasses.replace(
+        made,
+        labels=draw(st.sampled_from(((), (("disk", "nvme"),)))),
+        driver=draw(st.sampled_from(((), (535, 1), (550, 54)))),
+        interruptions=draw(st.sampled_from((None, None, 0.2))),
     )
 
 
 @st.composite
 def demands(draw: st.DrawFn) -> Demand:
-    return demand(
+    gpu = GpuRequest(
+        draw(st.sampled_from((0, 0, 500, 1000, 2000))),
+        draw(st.sampled_from(((), (), ("L4",), ("A100", "T4")))),
+        draw(st.sampled_from((0, 0, 20 * GIB))),
+        draw(st.sampled_from((0, 0, 40 * GIB))),
+        draw(st.sampled_from(((), (), (540,)))),
+    )
+    made = demand(
         f"s-{draw(st.integers(0, 99))}",
-        request(draw(st.integers(1, 4)), draw(st.integers(0, 8)), draw(st.sampled_from((0, 0, 0.5, 1, 2)))),
-        nodes=draw(st.sampled_from((1, 1, 1, 2, 3))),
+        Request(draw(st.integers(1, 4)) * 1000, draw(st.integers(0, 8)) * GIB, 0, gpu),
         sites=draw(st.sampled_from(((), ("lab",)))),
-        max_price=draw(st.sampled_from((None, None, 60))),
+        max_price=draw(st.sampled_from((None, None, 60_000))),
         spot=draw(st.booleans()),
+        expected_s=draw(st.sampled_from((60.0, 3600.0))),
+    )
+    return dataclasses.replace(
+        made,
+        labels=draw(st.sampled_from(((), (), (("disk", "nvme"),)))),
+        near=draw(st.sampled_from(("", "hall"))),
+        data=draw(st.sampled_from((0, GIB // 3))),
+        max_total=draw(st.sampled_from((None, None, 60_000))),
+        type=draw(st.sampled_from(("batch", "service"))),
+        checkpoint=draw(st.booleans()),
     )
 
 
-OPERATIONS = st.lists(
-    st.one_of(
-        seats(), st.integers(0, 9).map(lambda n: f"a-{n}"), st.lists(demands(), min_size=1, max_size=6).map(tuple)
-    ),
-    max_size=40,
-)
+@st.composite
+def shapes(draw: st.DrawFn) -> tuple[Launchable, ...]:
+    made = (
+        launchable(
+            shape(
+                name, draw(st.sampled_from(CAPACITIES)), price=draw(st.sampled_from(PRICES)), spot=draw(st.booleans())
+            ),
+            room=draw(st.integers(0, 2)),
+            blocked=draw(st.sampled_from((Reason.NONE, Reason.NONE, Reason.NO_CAPACITY))),
+        )
+        for name in ("m1", "m2")
+    )
+    return tuple(made)
 
 
-def price_on(one: Demand, on: Seat, free: Slots) -> int | None:
-    """Return what a member would cost on a seat, None when it cannot be there: the rules, written directly."""
-    taken = free.take(one.request)
-    whole = on.capacity.take(one.request)
-    allowed = on.open and (not one.sites or on.site in one.sites) and (one.spot or not on.spot)
-    if taken is None or whole is None or not allowed:
+@dataclasses.dataclass(frozen=True)
+class Spot:
+    """A place as the rules see it: `price` is the member's share, `paid` what it pays."""
+
+    kind: OfferKind
+    site: str
+    price: int
+    paid: int
+    spot: bool
+    known: float | None = None
+    start: float = 0.0
+
+
+def cost_of(one: Demand, place: Spot, rules: Rules) -> int | None:
+    """The rules, written directly: what a place is expected to cost a member, None where one of them forbids it."""
+    if (place.spot and not one.spot) or (one.sites and place.site not in one.sites):
         return None
-    price = round(whole.share_of(on.capacity) * on.price)
-    return price if one.max_price is None or price <= one.max_price else None
+    if one.max_price is not None and place.price > one.max_price:
+        return None
+    run = money.cost(place.paid, one.expected_s + place.start)
+    egress = -(-one.data * EGRESS.get(one.near, 0) // GIB) if place.site != one.near else 0
+    if one.max_total is not None and run + egress > one.max_total:
+        return None
+    rate = place.known if place.known is not None else rules.spot_interruptions if place.spot else 0
+    lost = min(one.expected_s / 2, 60 if one.checkpoint else rules.rework_s)
+    risk = round(
+        rate * one.expected_s / 3600 * (money.cost(place.paid, lost) + rules.wait_value * (lost + place.start))
+    )
+    total = run + round(place.start * rules.wait_value) + egress + risk
+    if rules.judge is None:
+        return total
+    owned = place.kind is OfferKind.AGENT
+    ruling = rules.judge(
+        one, Candidate(kind=place.kind, site=place.site, group="", price=place.price, spot=place.spot, owned=owned)
+    )
+    return None if ruling.denied else total + round((ruling.factor - 1) * total) + ruling.extra
 
 
-def check_against_model(waiting: tuple[Demand, ...], known: dict[str, Seat], capacity: Capacity) -> None:
-    free = {agent: one.free for agent, one in known.items()}
-    for one, decision in zip(waiting, route(waiting, capacity), strict=True):
-        prices = sorted(p for a, s in known.items() if (p := price_on(one, s, free[a])) is not None)
-        if len(prices) < one.nodes:
-            assert decision.outcome in {Outcome.WAIT, Outcome.HOLD}
-            continue
-        assert decision.outcome is Outcome.PLACE
-        assert [offer.price for offer in decision.taken] == prices[: one.nodes], "not the cheapest"
-        agents = [offer.target for offer in decision.taken]
-        assert len(set(agents)) == one.nodes, "a gang's members share an agent"
-        for offer in decision.taken:
-            assert price_on(one, known[offer.target], free[offer.target]) == offer.price
-            free[offer.target] = free[offer.target] - offer.slots
-            assert known[offer.target].capacity.covers(free[offer.target])
-            assert free[offer.target].covers(Slots()), "overcommitted"
+def able(one: Demand, whole: Slots, labels: Sequence[tuple[str, str]], driver: tuple[int, ...]) -> Slots | None:
+    """What a member would take of a whole machine, None where it could never run there."""
+    asked = one.request.gpu.driver if one.request.gpu.milli else ()
+    if not set(one.labels) <= set(labels) or (asked and driver < asked):
+        return None
+    return whole.take(one.request)
 
 
-@settings(max_examples=250, deadline=None)
-@given(OPERATIONS)
-def test_the_index_decides_as_a_direct_look_would(operations: list[Seat | str | tuple[Demand, ...]]) -> None:
+def cost_on(one: Demand, on: Seat, free: Slots, rules: Rules) -> int | None:
+    part = able(one, on.capacity, on.labels, on.driver)
+    if part is None or not on.open or free.take(one.request) is None:
+        return None
+    price = round(part.share_of(on.capacity) * on.price)
+    return cost_of(one, Spot(OfferKind.AGENT, on.site, price, price, on.spot, on.interruptions), rules)
+
+
+def cost_to_launch(one: Demand, of: Launchable, rules: Rules) -> int | None:
+    made = of.shape
+    part = able(one, made.slots, of.labels, of.driver)
+    if part is None or not made.price or of.blocked or of.room <= 0:
+        return None
+    price = round(part.share_of(made.slots) * made.price)
+    place = Spot(OfferKind.LAUNCH, of.site, price, made.price, made.spot, made.interruptions, made.start_s)
+    return cost_of(one, place, rules)
+
+
+class IndexMachine(RuleBasedStateMachine):
+    """Random events and calls; after each, the index must say what a direct look at everything says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.capacity = Capacity()
+        self.known: dict[str, Seat] = {}
+        self.launchables: tuple[Launchable, ...] = ()
+        for site, egress in EGRESS.items():
+            self.capacity.set_site(site, egress=egress)
+
+    @rule(one=seats())
+    def put(self, one: Seat) -> None:
+        self.capacity.put_seat(one)
+        self.known[one.agent] = one
+
+    @rule(number=st.integers(0, 9))
+    def drop(self, number: int) -> None:
+        self.capacity.drop_seat(f"a-{number}")
+        self.known.pop(f"a-{number}", None)
+
+    @rule(number=st.integers(0, 9))
+    def close_or_reopen(self, number: int) -> None:
+        if one := self.known.get(f"a-{number}"):
+            why = Reason.RESERVED if one.open else Reason.NONE
+            self.put(dataclasses.replace(one, open=not one.open, why_closed=why))
+
+    @rule(offered=st.one_of(st.just(()), shapes()))
+    def offer(self, offered: tuple[Launchable, ...]) -> None:
+        self.capacity.set_launchables("cloud", offered)
+        self.launchables = offered
+
+    @rule(waiting=st.lists(demands(), min_size=1, max_size=6), rules=st.sampled_from((PLAIN, PLAIN, POLICY)))
+    def decide(self, waiting: list[Demand], rules: Rules) -> None:
+        """Without launches the whole list is compared; with them the first, as later ones may share its machine."""
+        waiting = waiting[:1] if self.launchables else waiting
+        free = {agent: one.free for agent, one in self.known.items()}
+        for one, decision in zip(waiting, route(waiting, self.capacity, rules=rules), strict=True):
+            costs = [c for a, s in self.known.items() if (c := cost_on(one, s, free[a], rules)) is not None]
+            launches = [c for of in self.launchables if (c := cost_to_launch(one, of, rules)) is not None]
+            if costs and (not launches or min(costs) <= min(launches)):
+                assert decision.outcome is Outcome.PLACE
+                self.check_taken(one, decision.taken[0].target, free, decision.taken[0].slots)
+                assert decision.taken[0].cost == decision.taken[0].parts.total == min(costs), "not the cheapest"
+                assert any(offer.cost == min(costs) for offer in decision.ranked)
+            elif launches:
+                assert decision.outcome is Outcome.LAUNCH
+                assert decision.taken[0].cost == min(launches), "not the cheapest"
+            else:
+                assert decision.outcome in {Outcome.WAIT, Outcome.HOLD}
+                assert self.known.keys() <= {no.target for no in decision.rejected}, "an agent goes unexplained"
+
+    @rule(waiting=st.lists(demands(), min_size=1, max_size=8), nodes=st.sampled_from((1, 2, 3)))
+    def decide_with_scarcity(self, waiting: list[Demand], nodes: int) -> None:
+        """Scarcity says where, never whether: what fits is placed, and the other parts of the cost stay the same."""
+        waiting = [dataclasses.replace(one, nodes=nodes, max_total=None, data=0) for one in waiting]
+        free = {agent: one.free for agent, one in self.known.items()}
+        rules = Rules(version="scarce")
+        decisions = route(waiting, self.capacity, rules=rules)
+        assert decisions == route(waiting, self.capacity, rules=rules), "equal input, unequal decisions"
+        for one, decision in zip(waiting, decisions, strict=True):
+            fit = {a: c for a, s in self.known.items() if (c := cost_on(one, s, free[a], rules)) is not None}
+            if decision.outcome is not Outcome.PLACE:
+                assert self.launchables or len(fit) < nodes
+                continue
+            assert len({offer.target for offer in decision.taken}) == nodes, "a gang's members share an agent"
+            for offer in decision.taken:
+                assert offer.cost - offer.parts.scarcity == fit[offer.target]
+                self.check_taken(one, offer.target, free, offer.slots)
+
+    @rule(waiting=st.lists(demands(), min_size=1, max_size=4), number=st.integers(0, 9), shown=st.integers(0, 8))
+    def limit(self, waiting: list[Demand], number: int, shown: int) -> None:
+        """What a trial shows as free, more or less than there is, is what is decided by."""
+        trial = Trial(self.capacity, waiting, rules=PLAIN)
+        free = {agent: one.free for agent, one in self.known.items()}
+        agent = f"a-{number}"
+        if agent in free and self.known[agent].open:
+            free[agent] = dataclasses.replace(free[agent], cpu=shown * 1000)
+        trial.decide(waiting[0])
+        trial.undo()
+        trial.limit(agent, free.get(agent, Slots()))
+        for one in waiting:
+            best = min(
+                (c for a, s in self.known.items() if (c := cost_on(one, s, free[a], PLAIN)) is not None), default=None
+            )
+            found = trial.lens(one).find()
+            assert (found[1].total if found else None) == best
+        trial.undo()
+
+    def check_taken(self, one: Demand, agent: str, free: dict[str, Slots], taken: Slots) -> None:
+        free[agent] = free[agent] - taken
+        assert (taken.cpu, taken.memory) == (one.request.cpu, one.request.memory)
+        assert self.known[agent].capacity.covers(free[agent])
+        assert free[agent].covers(Slots()), "overcommitted"
+
+    @invariant()
+    def keeps_what_was_put(self) -> None:
+        assert {one.agent: one for one in self.capacity.seats()} == self.known
+        for make in self.capacity.makes():
+            rows = [row for alike in make.by_kind.values() for home in alike for row in home.rows.values()]
+            assert make.free == sum(row.seat.free.gpu_milli for row in rows if row.seat.open)
+            assert all(row.key == bins.key_of(row.seat) and row.free == row.seat.free for row in rows), "not undone"
+
+
+TestIndex = IndexMachine.TestCase
+TestIndex.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+
+
+def placed(decisions: Mapping[str, bool], kind: str) -> int:
+    return sum(done for session, done in decisions.items() if session.startswith(kind))
+
+
+def test_sessions_of_one_model_are_placed_as_often_as_by_a_list_order_scan() -> None:
+    fleet = [seat(f"t-{n}", slots(8, 32, "T4", 1), price=100_000) for n in range(10)]
+    fleet += [seat(f"v-{n}", slots(8, 32, "V100", 1), price=300_000) for n in range(10)]
+    waiting = [demand(f"any-{n}", request(gpu=1)) for n in range(10)]
+    waiting += [demand(f"t4-{n}", request(gpu=1, models=("T4",))) for n in range(10)]
     capacity = Capacity()
-    known: dict[str, Seat] = {}
-    for operation in operations:
-        if isinstance(operation, Seat):
-            capacity.put_seat(operation)
-            known[operation.agent] = operation
-        elif isinstance(operation, str):
-            capacity.drop_seat(operation)
-            known.pop(operation, None)
-        else:
-            check_against_model(operation, known, capacity)
-            assert route(operation, capacity) == route(operation, capacity)
-    assert {one.agent: one for one in capacity.seats()} == known
+    for one in fleet:
+        capacity.put_seat(one)
+    counts = []
+    for weight in (0.0, 1.0):
+        decided = route(waiting, capacity, rules=Rules(version=str(weight), scarcity=weight))
+        counts.append(placed({d.session: d.outcome is Outcome.PLACE for d in decided}, "t4"))
+    assert counts == [0, 10]
+    spared = decided[0]
+    assert spared.taken[0].target.startswith("v-")
+    assert "others can do least without" in spared.message
+    dearest = max(spared.ranked, key=lambda offer: offer.cost)
+    assert dearest.target.startswith("t-")
+    assert dearest.parts.scarcity > 0
+    assert spared.taken[0].parts.money == spared.taken[0].cost, "scarcity is not paid"
 
 
 def test_many_agents_of_one_kind_fill_bins_and_growth_is_seen() -> None:
@@ -112,7 +310,7 @@ def test_many_agents_of_one_kind_fill_bins_and_growth_is_seen() -> None:
     assert route([demand()], capacity)[0].outcome is Outcome.WAIT
 
 
-def test_a_long_log_of_growth_is_cut_and_nothing_is_missed() -> None:
+def test_a_long_log_of_events_is_cut_and_nothing_is_missed() -> None:
     capacity = Capacity()
     capacity.put_seat(seat("a-0", free=Slots()))
     assert route([demand()], capacity)[0].outcome is Outcome.WAIT

@@ -1,11 +1,15 @@
 """What the router decides, one rule a test."""
 
+from dataclasses import replace
+
 import pytest
 
-from atoll.offer import OfferKind, Outcome
+from atoll.offer import Demand, OfferKind, Outcome
+from atoll.slots import GIB, GpuRequest, Request
 from atoll.states import Reason
 from federation.routing.capacity import Capacity, Launchable, Seat
-from federation.routing.place import rank, route
+from federation.routing.place import SHOWN, rank, route
+from federation.routing.rules import Candidate, Rules, Ruling
 from tests.federation.routing.builders import demand, launchable, request, seat, shape, slots
 
 
@@ -162,4 +166,80 @@ def test_of_several_gpu_models_the_least_is_taken_and_none_twice() -> None:
 def test_rank_is_a_dry_run_with_more_alternatives() -> None:
     index = capacity(*(seat(f"a-{n:02}", price=n) for n in range(30)))
     assert len(rank(demand(), index).ranked) == 30
-    assert len(route([demand()], index)[0].ranked) == 8
+    assert len(route([demand()], index)[0].ranked) == SHOWN
+
+
+def test_data_is_brought_at_the_price_of_the_site_it_leaves_and_limits_count_it() -> None:
+    index = capacity(seat("a-near", price=400_000, site="hall"), seat("a-far", price=100_000, site="lab"))
+    index.set_site("hall", egress=90_000)
+    asked = replace(demand(expected_s=3600), near="hall", data=4 * GIB)
+    (decision,) = route([asked], index)
+    assert decision.taken[0].target == "a-near"
+    assert [(o.target, o.parts.run, o.parts.egress) for o in decision.ranked] == [
+        ("a-near", 100_000, 0),
+        ("a-far", 25_000, 360_000),
+    ]
+    (held,) = route([replace(asked, max_total=90_000)], index)
+    assert (held.outcome, held.reason) == (Outcome.HOLD, Reason.TOTAL_LIMIT)
+    assert {no.reason for no in held.rejected} == {Reason.TOTAL_LIMIT}
+    assert "0.3850 USD in all; the session's limit is 0.0900 USD" in " ".join(no.message for no in held.rejected)
+
+
+def test_spot_is_dearer_by_the_work_that_interruptions_cost() -> None:
+    index = capacity(seat("a-spot", slots(1), price=97_000, spot=True), seat("a-sure", slots(1), price=100_000))
+    (long,) = route([demand(expected_s=36_000)], index)
+    assert [offer.target for offer in long.ranked] == ["a-sure", "a-spot"]
+    (saves,) = route([replace(demand(expected_s=36_000), checkpoint=True)], index)
+    assert [offer.target for offer in saves.ranked] == ["a-spot", "a-sure"]
+    assert saves.taken[0].parts.risk == round(0.05 * 10 * (1617 + 10 * 60))
+
+
+def test_labels_and_drivers_are_conditions_and_an_unknown_driver_is_not_capable() -> None:
+    gpus = slots(8, 32, "L4", 1)
+    index = capacity(
+        replace(seat("a-none", gpus), labels=(("disk", "nvme"),)),
+        replace(seat("a-old", gpus), labels=(("disk", "nvme"),), driver=(535, 183)),
+        replace(seat("a-bare", gpus), driver=(550, 54)),
+    )
+    asked = replace(demand(asks=Request(1000, GIB, 0, GpuRequest(1000, driver=(550,)))), labels=(("disk", "nvme"),))
+    (decision,) = route([asked], index)
+    assert (decision.outcome, decision.reason) == (Outcome.HOLD, Reason.NO_CAPABLE_SITE)
+    assert {no.target: no.message for no in decision.rejected} == {
+        "a-none": "its GPU driver is unknown; asks 550 or newer",
+        "a-old": "its GPU driver is 535.183; asks 550 or newer",
+        "a-bare": "has no label disk=nvme",
+    }
+    index.put_seat(replace(seat("a-good", gpus), labels=(("disk", "nvme"),), driver=(550, 54)))
+    assert route([asked], index)[0].taken[0].target == "a-good"
+
+
+def test_a_policy_denies_in_its_own_words_and_weighs_and_is_asked_once_a_kind() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def judge(one: Demand, place: Candidate) -> Ruling:
+        asked.append((one.project, place.site))
+        if place.site == "hall":
+            return Ruling(denied="project x keeps out of the hall" if one.project == "x" else "")
+        return Ruling(factor=3.0)
+
+    rules = Rules(version="1", reads=("project",), judge=judge)
+    index = capacity(
+        *(seat(f"a-hall-{n}", price=200_000, site="hall") for n in range(3)), seat("a-lab", price=100_000, site="lab")
+    )
+    first, second, other = route(
+        [replace(demand(f"s-{n}"), project=project) for n, project in enumerate("xxy")], index, rules=rules
+    )
+    assert [d.taken[0].target for d in (first, second, other)] == ["a-lab", "a-lab", "a-hall-0"]
+    assert first.taken[0].parts.policy == 2 * first.taken[0].parts.run
+    assert (first.rejected[0].reason, first.rejected[0].message) == (Reason.POLICY, "project x keeps out of the hall")
+    assert sorted(asked) == [("x", "hall"), ("x", "lab"), ("y", "hall"), ("y", "lab")]
+
+
+def test_a_machine_may_have_too_much_device_memory() -> None:
+    index = capacity(
+        seat("a-big", slots(8, 32, "A100", 1, 80)), seat("a-small", slots(8, 32, "L4", 1, 24), price=9_000)
+    )
+    asks = Request(1000, GIB, 0, GpuRequest(1000, memory=16 * GIB, memory_max=24 * GIB))
+    (decision,) = route([demand(asks=asks)], index)
+    assert decision.taken[0].target == "a-small"
+    assert decision.rejected[0].message.endswith("asks 1 cpu, 1.0 GiB, 1 x GPU of 16 to 24 GiB")

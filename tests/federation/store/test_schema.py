@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 import federation.store.migrations
 from atoll.errors import Refused
 from atoll.site import Site
+from atoll.token import Token, TokenKind
 from federation.store.database import open_store
 from federation.store.migrations.upgrade import upgrade
 from federation.store.schema import REVISIONS, prepare
@@ -78,6 +79,30 @@ def test_every_revision_has_its_file_and_the_last_is_the_head() -> None:
     scripts = ScriptDirectory(str(Path(federation.store.migrations.__file__).parent))
     assert tuple(reversed([script.revision for script in scripts.walk_revisions()])) == REVISIONS
     assert scripts.get_current_head() == REVISIONS[-1]
+
+
+async def test_the_first_api_token_of_an_older_release_becomes_an_administrators(url: str) -> None:
+    store = await open_store(url, StoppedClock())
+    async with store.transaction() as tx:
+        for key, kind, created in (
+            ("join", TokenKind.JOIN, 1.0),
+            ("first", TokenKind.API, 2.0),
+            ("next", TokenKind.API, 3.0),
+        ):
+            await tx.insert(Token(id=key, kind=kind, created_at=created))
+    await store.close()
+    async with Raw(url) as raw:
+        for table in ("policies", "budgets"):
+            await raw.execute(text(f"DROP TABLE {table}"))
+        await raw.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+    store = await open_store(url, StoppedClock())
+    async with store.transaction() as tx:
+        assert {token.id: token.roles for token in await tx.find(Token)} == {
+            "join": (),
+            "first": ("admin",),
+            "next": (),
+        }
+    await store.close()
 
 
 async def test_an_empty_stamp_is_upgraded_in_place(url: str) -> None:

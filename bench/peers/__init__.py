@@ -1,0 +1,1 @@
+"""Peers: other schedulers, run on the same input where they are installed."""

@@ -1,0 +1,280 @@
+"""B4: what bursting to a cloud costs on real traces, at what waits: ours with homecoming, and four other ways.
+
+Jobs of Microsoft's Philly clusters run on owned nodes of eight GPUs with a cloud beside them: 1, 2, 4 or 8 GPUs a
+machine at 3.06 USD per GPU and hour (the p3 family's price was the same for each GPU of any size), 180 s to boot,
+billed by the second. Ours is the product: its router, planner and homecoming, in its simulator. Nobody knows run
+times beforehand, all pay from order to end, and work lost by a move (60 s) is done again. Costs are over the fluid
+bound: GPU hours over what is owned, if everything started at once and could be cut in any parts.
+
+What homecoming does was chosen, and its settings were, on the early weeks; all rows are of the later ones. Which
+sessions can take a checkpoint is drawn by chance: with half of them and the middle size five times (medians), else
+once. The full run takes about half an hour on two cores.
+"""
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from statistics import median
+
+from atoll.group import Group, GroupKind, Pools, Size
+from atoll.instance import Shape
+from atoll.session import Checkpoint
+from atoll.site import Site
+from atoll.slots import GIB, Gpu, GpuRequest, Request, Slots
+from bench import baselines, rows
+from bench.baselines import BASELINES, NODE, SIZES, Result, Span, Work, fluid
+from bench.rows import DATA, Row, row
+from federation.routing.rules import Rules
+from federation.simulate.home import Home
+from federation.simulate.model import Job, Machine, Options, Setup
+from federation.simulate.run import simulate
+
+TRACE = DATA / "traces" / "philly.csv"
+PRICE = 3_060_000
+"""Micro-units for a GPU and hour; it cancels out of every ratio."""
+SEEDS = 5
+CHECKPOINTABLE = (0.0, 0.2, 0.5, 1.0)
+TARGETS = {0.5: 0.92, 1.0: 0.80}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A cluster's jobs, the sizes of what is owned, and its weeks: tuned on `early`, reported on `later`."""
+
+    cluster: str
+    owned: tuple[int, ...]
+    early: Span
+    later: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One run of ours: the part of the sessions that can be moved, and the settings that trade cost for wait."""
+
+    case: Case
+    owned: int
+    part: float
+    seed: int = 1
+    hot: int = 0
+    patience_s: float = 0.0
+    home: bool = True
+
+
+def _day(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+def _case(cluster: str, owned: tuple[int, ...], days: tuple[str, str, str]) -> Case:
+    begin, split, end = (_day(day) for day in days)
+    return Case(cluster, owned, (begin, split), (split, end))
+
+
+CASES = (
+    _case("6214e9", (96, 128, 192), ("2017-09-21", "2017-10-05", "2017-10-19")),
+    _case("6c71a0", (48, 64, 96), ("2017-09-25", "2017-10-11", "2017-11-05")),
+    _case("ee9e8c", (64, 128, 192), ("2017-09-25", "2017-10-11", "2017-11-05")),
+)
+QUICK = _case("6c71a0", (64,), ("2017-09-25", "2017-10-11", "2017-10-20"))
+
+
+def read(cluster: str, until: float) -> list[Work]:
+    """Return a cluster's jobs; more than eight GPUs are a gang of whole nodes' parts."""
+    found = []
+    with TRACE.open(encoding="utf-8", newline="") as lines:
+        for line in csv.DictReader(lines):
+            at, gpus = _day(line["submitted_at"]), int(line["gpus"])
+            if line["cluster"] == cluster and at < until:
+                nodes = -(-gpus // NODE)
+                found.append(Work(at, float(line["duration_s"]), -(-gpus // nodes), nodes))
+    return sorted(found, key=lambda one: one.at)
+
+
+def setup(owned: int, hot: int = 0) -> Setup:
+    """Return `owned` GPUs in nodes of eight, and a cloud that has `hot` GPUs running empty."""
+
+    def slots(gpus: int) -> Slots:
+        return Slots(8000 * gpus, 64 * GIB * gpus, 0, (Gpu("V100", 1000 * gpus, 16 * GIB),))
+
+    pools = Pools(hot=_asks(1), hot_count=hot)
+    cloud = Group(
+        name="cloud", site="cloud", kind=GroupKind.ELASTIC, provider="cloud", size=Size(max=100_000), pools=pools
+    )
+    return Setup(
+        sites=(Site(name="hall"), Site(name="cloud")),
+        groups=(Group(name="own", site="hall"), cloud),
+        machines=tuple(
+            Machine(id=f"node-{number:03d}", site="hall", group="own", capacity=slots(NODE))
+            for number in range(owned // NODE)
+        ),
+        shapes={
+            "cloud": tuple(
+                Shape(provider="cloud", name=f"gpu-{gpus}", zone="a", slots=slots(gpus), price=PRICE * gpus,
+                      start_s=baselines.BOOT_S)
+                for gpus in SIZES
+            )
+        },
+    )  # fmt: skip
+
+
+def ours(work: Sequence[Work], point: Point, until: float) -> Result:
+    """Replay through the product; time in the queue after a move counts as wait too."""
+    chance = Random(point.seed)
+    jobs = [
+        Job(
+            id=f"j-{number:06d}",
+            at=one.at,
+            duration_s=one.duration_s,
+            request=_asks(one.gpus),
+            nodes=one.nodes,
+            checkpoint=Checkpoint() if chance.random() < point.part else None,
+        )
+        for number, one in enumerate(work)
+    ]
+    home = Home()
+    outcome = simulate(
+        jobs,
+        setup(point.owned, point.hot),
+        rules=Rules(patience_s=point.patience_s),
+        options=Options(idle_s=0.0),
+        home=home.bring if point.home else None,
+        way=home.make_way if point.home else None,
+    )
+    return Result(
+        paid=tuple((m.shape.slots.gpu_milli // 1000, m.launched_at, min(m.ended_at, until)) for m in outcome.machines),
+        waits=tuple(
+            (run.at, run.waited_s + run.stalled_s if run.started_at is not None else until - run.at)
+            for run in outcome.runs
+        ),
+    )
+
+
+def _asks(gpus: int) -> Request:
+    return Request(1000 * gpus, 4 * GIB * gpus, 0, GpuRequest(1000 * gpus))
+
+
+Measured = tuple[float, float, float, float]
+"""Cost over the fluid bound, p95, p99 and mean wait (seconds), of the later weeks."""
+
+
+def _measure(result: Result, within: Span, bound: float) -> Measured:
+    p95, p99 = result.wait(0.95, within), result.wait(0.99, within)
+    return result.gpu_hours(within) / bound, p95, p99, result.mean_wait(within)
+
+
+def run_point(point: Point) -> Measured:
+    """Replay one point of ours."""
+    until, later = point.case.later[1], point.case.later
+    work = read(point.case.cluster, until)
+    return _measure(ours(work, point, until), later, fluid(work, point.owned, later))
+
+
+def run_baselines(case: Case, owned: int) -> dict[str, Measured]:
+    """Replay all baselines."""
+    until = case.later[1]
+    bound = fluid(read(case.cluster, until), owned, case.later)
+    return {
+        name: _measure(kind(read(case.cluster, until), owned, until).run(), case.later, bound)
+        for name, kind in BASELINES.items()
+    }
+
+
+def points(cases: Sequence[Case], quick: bool) -> list[Point]:
+    """Return what of ours is run: every part for every size and seed, and the curve of the middle size."""
+    parts = (0.5, 1.0) if quick else CHECKPOINTABLE
+    found = []
+    for case in cases:
+        for owned in case.owned:
+            for part in parts:
+                often = part == 0.5 and owned == case.owned[1 % len(case.owned)] and not quick
+                found += [Point(case, owned, part, seed) for seed in range(1, (SEEDS if often else 1) + 1)]
+    if not quick:
+        for case in cases:
+            middle = case.owned[1]
+            found += [Point(case, middle, 1.0, hot=hot) for hot in (2, 8, 24)]
+            found += [Point(case, middle, 1.0, patience_s=wait) for wait in (120.0, 600.0, 3600.0)]
+    return found
+
+
+def compare(cases: Sequence[Case], quick: bool) -> tuple[list[Row], list[str], dict[str, list[tuple[str, Measured]]]]:
+    """Run everything, in as many processes as there are cores; return rows, notes, and the points of the plot."""
+    asked = points(cases, quick)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        measured = dict(zip(asked, pool.map(run_point, asked), strict=True))
+    found: list[Row] = []
+    notes = []
+    curves: dict[str, list[tuple[str, Measured]]] = {}
+    for case in cases:
+        for owned in case.owned:
+            theirs = run_baselines(case, owned)
+            curve = curves[f"{case.cluster}, {owned} owned GPUs"] = list(theirs.items())
+            for point, one in measured.items():
+                if (point.case, point.owned) == (case, owned) and (point.part in (0.5, 1.0)) and point.seed == 1:
+                    curve.append((f"ours, {point.part:.0%}", one))
+            for part in sorted({point.part for point in asked}):
+                alike = [m for p, m in measured.items() if (p.case, p.owned, p.part, p.hot, p.patience_s)
+                         == (case, owned, part, 0, 0.0)]  # fmt: skip
+                mid = tuple(median(column) for column in zip(*alike, strict=True))
+                name = f"{case.cluster}, {owned} owned GPUs, {part:.0%} checkpointable"
+                notes.append(f"{name}: ours {mid[0]:.3f} x fluid, wait p95 {mid[1]:.0f} s, p99 {mid[2]:.0f} s, "
+                             f"mean {mid[3]:.0f} s")  # fmt: skip
+                for peer, its in theirs.items():
+                    equal = mid[1] <= its[1]
+                    target = TARGETS.get(part) if peer == "one VM a session" else 1.0 if part else None
+                    waits = "" if equal else f" (p95 wait {mid[1]:.0f} s, theirs {its[1]:.0f} s)"
+                    found.append(row(f"{name}: cost{waits}", "x fluid bound", mid[0], peer=peer, theirs=its[0],
+                                     better="lower", target=target if equal else None, of="ratio"))  # fmt: skip
+    return found, notes, curves
+
+
+def plot(curves: dict[str, list[tuple[str, Measured]]]) -> str:
+    """Return an SVG with one panel a setting: cost over p95 wait, baselines named, ours joined to a curve."""
+    width, height, edge = 340, 260, 44
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width * 3}" height="{height * -(-len(curves) // 3)}" '
+        'font-family="sans-serif" font-size="10">'
+    ]
+    for number, (title, curve) in enumerate(curves.items()):
+        left, top = number % 3 * width, number // 3 * height
+        most_wait = max(10.0, *(one[1] for _, one in curve)) * 1.15
+        most, least = max(one[0] for _, one in curve) * 1.05, 1.0
+        parts.append(f'<g transform="translate({left},{top})"><text x="{edge}" y="16">{title}</text>')
+        parts.append(f'<path d="M{edge},24V{height - edge}H{width - 8}" fill="none" stroke="#888"/>')
+        parts.append(f'<text x="{width // 2}" y="{height - 14}">p95 wait (s), to {most_wait:.0f}</text>')
+        parts.append(f'<text x="4" y="34">{most:.2f}</text><text x="4" y="{height - edge}">{least:.2f}</text>')
+        for name, (cost, wait, _, _) in curve:
+            x = edge + wait / most_wait * (width - edge - 60)
+            y = height - edge - max(0.0, cost - least) / max(1e-9, most - least) * (height - edge - 30)
+            colour = "#c33" if name.startswith("ours") else "#36c"
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
+            parts.append(f'<text x="{x + 5:.1f}" y="{y + 3:.1f}" fill="{colour}">{name}</text>')
+        parts.append("</g>")
+    return "".join([*parts, "</svg>\n"])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse `--quick`, `--json FILE` and `--plot FILE`, run, print; return the exit code."""
+    asked = sys.argv[1:] if argv is None else list(argv)
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--plot", type=Path)
+    own, rest = parser.parse_known_args(asked)
+
+    def run(quick: bool) -> tuple[list[Row], list[str]]:
+        if not TRACE.exists():
+            return [], [f"no trace at {TRACE}: nothing measured"]
+        found, notes, curves = compare((QUICK,) if quick else CASES, quick)
+        if own.plot:
+            own.plot.write_text(plot(curves), encoding="utf-8")
+        return found, notes
+
+    return rows.main("cost of bursting on real traces; --plot FILE.svg draws cost over wait", run, rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Scarcity: an opportunity price on GPUs that others wait for and cannot do without.
+
+Cheapest-first alone starves: sessions that any GPU would do for take the cheap models, and sessions that need just
+these then find none. So GPUs of a model that are left are counted against those that waiting sessions with less
+choice need. As long as enough remain nothing is added; from there on such a GPU costs a session with more choice as
+much again as the dearest place it could take instead, so that it goes elsewhere where there is room, and still gets
+it where there is none: it was first in the list.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from atoll.offer import Demand
+from federation.routing.bins import Make
+from federation.routing.capacity import Capacity
+from federation.routing.lens import Dear, Lens
+from federation.routing.rules import Rules
+
+HEADROOM = 1.6
+"""GPUs kept for each that is needed: what is free in sum does not fit everyone, being spread over machines."""
+
+Models = tuple[str, ...]
+"""The GPU models that a session can use, sorted."""
+
+
+@dataclass(slots=True)
+class Need:
+    """What waiting sessions that can use only certain models still want (milli), and how it is split over these."""
+
+    milli: int = 0
+    split: dict[str, float] = field(default_factory=dict)
+
+
+class Scarcity:
+    """Who needs what of one call's demands; `decided` must be told of each, so that it is not counted any longer.
+
+    Models of which all demands together could not take too much are left out from the start.
+    """
+
+    def __init__(self, capacity: Capacity, demands: Sequence[Demand], rules: Rules) -> None:
+        self._weight = rules.scarcity
+        self._needs: dict[Models, Need] = {}
+        self._makes: dict[str, list[Make]] = {}
+        self._stricter: dict[Models, list[Need]] = {}
+        self._contended: set[str] = set()
+        if self._weight > 0 and len(demands) > 1 and any(_is_choosy(demand) for demand in demands):
+            self._count(capacity, demands)
+
+    def seen_by(self, lens: Lens) -> Dear | None:
+        """Return what scarcity adds for demands of this kind, or None where it adds nothing anywhere."""
+        milli = lens.request.gpu.milli
+        needs = self._stricter_than(lens.models) if self._needs and milli else None
+        if not needs:
+            return None
+        added = round(self._weight * lens.most)
+        return lambda ladder: added if self._is_short(ladder.part.slots.gpu[0].model, needs, milli) else 0
+
+    def decided(self, demand: Demand, lens: Lens) -> None:
+        """Note that a demand waits no longer, or waits in vain."""
+        if self._needs and _is_choosy(demand) and (need := self._needs.get(lens.models)):
+            need.milli -= demand.request.gpu.milli * demand.nodes
+
+    def _is_short(self, model: str, needs: Sequence[Need], milli: int) -> bool:
+        """Say whether too little is left for `needs` of a model's GPUs once `milli` are taken."""
+        if model not in self._contended:
+            return False
+        needed = sum([need.milli * need.split.get(model, 0.0) for need in needs])
+        return needed > 0 and self._free(model) - milli < needed * HEADROOM
+
+    def _free(self, model: str) -> int:
+        """Return what open agents have free of a model; of agents with several, all their GPUs count for each."""
+        return sum([make.free for make in self._makes[model]])
+
+    def _count(self, capacity: Capacity, demands: Sequence[Demand]) -> None:
+        for make in capacity.makes():
+            for model in make.models:
+                self._makes.setdefault(model, []).append(make)
+        for demand in demands:
+            if _is_choosy(demand):
+                models = capacity.lens(demand).models
+                if models and len(models) < len(self._makes):
+                    need = self._needs.setdefault(models, Need())
+                    need.milli += demand.request.gpu.milli * demand.nodes
+        left = {model: float(self._free(model)) for model in sorted(self._makes)}
+        wanted = sum([demand.request.gpu.milli * demand.nodes for demand in demands])
+        self._contended = {model for model in left if left[model] < wanted * HEADROOM}
+        for models in sorted(self._needs, key=lambda models: (len(models), models)):
+            self._split(models, left)
+
+    def _split(self, models: Models, left: dict[str, float]) -> None:
+        """Split what sessions of these models want by what is left of each; those with less choice have had theirs."""
+        need = self._needs[models]
+        there = sum(max(0.0, left[model]) for model in models)
+        for model in models:
+            need.split[model] = max(0.0, left[model]) / there if there else 1.0 / len(models)
+            left[model] -= need.milli * need.split[model]
+
+    def _stricter_than(self, models: Models) -> list[Need]:
+        """Return the needs of sessions that cannot use all of these models."""
+        found = self._stricter.get(models)
+        if found is None:
+            mine = set(models)
+            found = [need for other, need in self._needs.items() if not mine.issubset(other)]
+            self._stricter[models] = found
+        return found
+
+
+def _is_choosy(demand: Demand) -> bool:
+    """Say whether a demand may be able to use only some models."""
+    gpu = demand.request.gpu
+    return gpu.milli > 0 and bool(gpu.models or gpu.memory or gpu.memory_max or gpu.driver or demand.labels)

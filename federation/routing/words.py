@@ -1,0 +1,40 @@
+"""Requests and free slots in words, for decisions that people read."""
+
+from atoll import slots
+from atoll.slots import GpuRequest, Request, Slots
+from federation.routing.bins import Row
+
+
+def ask_text(request: Request) -> str:
+    """Return a request for people: `2 cpu, 4.0 GiB, 1 x T4|L4`."""
+    text = slots.text(Slots(request.cpu, request.memory))
+    if request.disk:
+        text += f", {request.disk / slots.GIB:.1f} GiB disk"
+    gpu = request.gpu
+    if gpu.milli:
+        text += f", {gpu.milli / 1000:g} x {'|'.join(gpu.models) or 'GPU'}"
+        if gpu.memory or gpu.memory_max:
+            text += f" of {memory_text(gpu)}"
+        if gpu.driver:
+            text += f", driver {version_text(gpu.driver)} or newer"
+    return text
+
+
+def memory_text(gpu: GpuRequest) -> str:
+    """Return the memory that each device must have, for people: `24 GiB`, `16 to 24 GiB`."""
+    least, most = gpu.memory / slots.GIB, gpu.memory_max / slots.GIB
+    if not gpu.memory_max:
+        return f"{least:.0f} GiB"
+    return f"{least:.0f} to {most:.0f} GiB" if gpu.memory else f"at most {most:.0f} GiB"
+
+
+def version_text(numbers: tuple[int, ...]) -> str:
+    """Return a version for people: `550.54`."""
+    return ".".join(map(str, numbers))
+
+
+def free_text(row: Row) -> str:
+    """Return for people what an agent has free now, a trial's placements counted."""
+    gpu, cpu, memory, _, _ = row.key
+    text = slots.text(Slots(cpu, memory))
+    return f"{text}, {gpu / 1000:g} GPU" if row.bin.make.models else text

@@ -1,0 +1,151 @@
+"""Policies for a replay: a name or a file, with single rules changed (`default:wait_value=2`)."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from atoll.document.rules import policy as policy_document
+from atoll.errors import Invalid
+from atoll.judge import Judge
+from atoll.money import HOUR, PER_UNIT
+from atoll.policy import ACTIVE, INFINITE, Asked, Homecoming, Policy
+from atoll.slots import GIB
+from atoll.suggest import hint
+from federation.control import rulings
+from federation.routing.homecoming import Homing
+from federation.routing.rules import PLAIN, Rules
+from federation.simulate.model import Job
+
+PARAMETERS: Mapping[str, str] = {
+    "wait_value": "the worth of an hour's waiting, in units of money",
+    "patience": "seconds that a session may wait in all for cheaper slots than it could have at once",
+    "scarcity": "0 ranks by cost alone, 1 adds in full what others would lose",
+    "rework": "seconds of work that an interruption costs a session without checkpoints",
+    "spot_interruptions": "how often an hour a spot machine goes away, where its shape does not say",
+    "homecoming": "1: sessions that take checkpoints come home from the cloud; 0: they stay",
+}
+"""What `--set` and `--sweep` change."""
+
+_FIELDS: Mapping[str, Callable[[Rules, float], Rules]] = {
+    "wait_value": lambda rules, value: replace(rules, wait_value=round(value * PER_UNIT / HOUR)),
+    "patience": lambda rules, value: replace(rules, patience_s=value),
+    "scarcity": lambda rules, value: replace(rules, scarcity=value),
+    "rework": lambda rules, value: replace(rules, rework_s=value),
+    "spot_interruptions": lambda rules, value: replace(rules, spot_interruptions=value),
+}
+
+_PLAIN = Homecoming()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """What one replay goes by: the router's rules, whom the policy denies, and whether sessions come home."""
+
+    name: str
+    rules: Rules = PLAIN
+    policy: Policy | None = None
+    homecoming: Homecoming = _PLAIN
+
+    def gate(self, expected_s: float) -> Callable[[Job], str] | None:
+        """Return what says why the policy denies a job, empty where it does not; what it would approve is let through.
+
+        `expected_s` is the run time of a job that says nothing itself.
+        """
+        if self.policy is None or not self.policy.deny:
+            return None
+        judge = Judge([replace(self.policy, approve=())])
+
+        def deny(job: Job) -> str:
+            said = judge.session(asked_of(job, expected_s), cost_known=False)
+            return said.reason if said else ""
+
+        return deny
+
+    @property
+    def homing(self) -> Homing | None:
+        """How sessions come home, None where they do not."""
+        return Homing(max_moves=self.homecoming.max_moves) if self.homecoming.enabled else None
+
+    def jobs(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Return the jobs with the policy's longest wait, where they have none of their own."""
+        most = self.policy.max_wait if self.policy else None
+        if most is None:
+            return jobs
+        return [replace(job, max_wait_s=most) if job.max_wait_s is None else job for job in jobs]
+
+
+def course(word: str, known: Callable[[str], Policy | None], settings: Sequence[str] = ()) -> Course:
+    """Return the course of `NAME|FILE[:key=value,…]` with `settings` on top; `known` finds a policy by its name.
+
+    The name `default` means no policy where the installation has none. Raise `Invalid` for anything else unknown.
+    """
+    name, _, changes = word.partition(":")
+    policy = _read(Path(name)) if name.endswith((".yaml", ".yml")) else known(name)
+    if policy is None and name != ACTIVE:
+        raise Invalid(f"there is no policy {name!r}", hint="name a YAML file, or `default` for the router's own rules")
+    found = Course(
+        name=word,
+        rules=rulings.rules(policy) if policy else PLAIN,
+        policy=policy,
+        homecoming=(policy.homecoming if policy else None) or _PLAIN,
+    )
+    return changed(found, [*settings, *(change for change in changes.split(",") if change)])
+
+
+def changed(one: Course, settings: Iterable[str]) -> Course:
+    """Return a course with single parameters set, as `key=value` says."""
+    for setting in settings:
+        key, mark, text = setting.partition("=")
+        if key not in PARAMETERS or not mark:
+            advice = hint(key, PARAMETERS, f"parameters: {', '.join(PARAMETERS)}")
+            raise Invalid(f"{setting!r} sets nothing that a replay knows", hint=advice)
+        value = _number(text, setting)
+        if key == "homecoming":
+            one = replace(one, homecoming=replace(one.homecoming, enabled=value > 0))
+        else:
+            rules = _FIELDS[key](one.rules, value)
+            one = replace(one, rules=replace(rules, version=f"{rules.version}/{setting}"))
+    return one
+
+
+def _read(path: Path) -> Policy:
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise Invalid(f"{path} is not YAML", hint="see docs/scheduling.md for the form of a policy") from None
+    return policy_document(found if found is not None else {})
+
+
+def _number(text: str, setting: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise Invalid(f"{setting!r} has no number", hint="write it like wait_value=0.5") from None
+    if not 0 <= value < 1e9:
+        raise Invalid(f"{setting!r} is out of range", hint="0 or more")
+    return value
+
+
+def asked_of(job: Job, expected_s: float) -> Asked:
+    """Return a job as expressions see it; `expected_s` is the run time of one that says nothing itself."""
+    request = job.request
+    return Asked(
+        project=job.project,
+        cpu=request.cpu / 1000,
+        memory=request.memory / GIB,
+        gpu=request.gpu.milli / 1000,
+        gpu_models=request.gpu.models,
+        nodes=job.nodes,
+        hours=(expected_s if job.expected_s is None else job.expected_s) / HOUR,
+        priority=job.priority,
+        max_price=INFINITE if job.max_price is None else job.max_price / PER_UNIT,
+        spot=job.spot,
+        preemptible=job.preemptible,
+        checkpoint=job.checkpoint is not None,
+        protect=job.protect,
+        sites=job.sites,
+        groups=job.groups,
+        near=job.near,
+    )
