@@ -14,6 +14,8 @@ class Agent:
     the last decision to drain (0: none) and `acknowledged_epoch` the newest one the agent confirmed
     together with its session list: it may be ended only when acknowledged >= cordon > 0 (I4).
     `price` is micro-units an hour for the whole machine; `instance` is empty for registered machines.
+    `drain_until` (Unix seconds) is when a drain's time is over: from then on sessions that can take a checkpoint and
+    are not protected are moved off it (None: whatever runs there goes on to its end).
     """
 
     id: str
@@ -31,6 +33,7 @@ class Agent:
     epoch: int = 0
     cordon_epoch: int = 0
     acknowledged_epoch: int = 0
+    drain_until: float | None = None
     joined_at: float = 0.0
     ended_at: float | None = None
     version: int = 0

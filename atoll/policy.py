@@ -140,10 +140,15 @@ class Prefer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Homecoming:
-    """Whether sessions that can take a checkpoint come home from paid capacity, and how often each at most."""
+    """Whether sessions that can take a checkpoint come home from paid capacity, at most `max_moves` at a time.
+
+    With `exchange` they also leave owned slots to sessions that cannot be moved: that saves more, and has these wait
+    for as long as a checkpoint takes.
+    """
 
     enabled: bool = True
     max_moves: int = 20
+    exchange: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,19 +9,21 @@ Then no machine holds more worth than it costs: the shares of what is on it are 
 sum of w_k over its sessions is at most the sum of rates_o . share_ok + extra_ok <= p_o + the sum of extra_ok. Whatever
 machines are bought, together they hold all sessions: all of it costs at least the sum of all w_k (weak duality).
 This holds for any rates; good ones make the bound tight. They come from the duals of the linear program in which a
-session may be cut into pieces, solved by columns found as needed (Gilmore and Gomory 1961), for those kinds that matter
-most. It knows which shapes can hold which sessions and each resource's limits, but not that sessions are whole: part
+session may be cut into pieces, solved by columns found as needed (Gilmore and Gomory 1961), for kinds that stand for
+all. It knows which shapes can hold which sessions and each resource's limits, but not that sessions are whole: part
 of the gap to any plan is slack that none could remove.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from autoscaler.cover import Cover, Rates
+from autoscaler.demand import sorts
 from autoscaler.simplex import Covering
 
-HEAVY = 64
-"""Kinds that the program is solved for: those that most of the money goes to. What others are worth follows."""
+HEAVY, SORTS = 16, 48
+"""Kinds that the program is solved for: those that most of the money goes to, and one for each sort of the others."""
 _PIVOTS = 1000
 _TIGHT = 3e-4
 
@@ -39,10 +41,19 @@ class Worth:
     dues: Sequence[Sequence[float]]
 
 
+class _Example(NamedTuple):
+    """A kind that stands for as many members as its weight says: its best offering alone, how many fit, the cost."""
+
+    kind: int
+    weight: float
+    offering: int
+    fit: float
+    cost: float
+
+
 def worth(cover: Cover) -> Worth:
     """Return worths whose total is a lower bound on what machines for the cover's sessions cost, extras included."""
-    heavy = _heaviest(cover)
-    rates = _solve(cover, heavy)
+    rates = _solve(cover, _examples(cover))
     dues = _dues(cover, rates)
     kinds = _least(cover, dues)
     return Worth(_sum(cover, kinds), kinds, rates, dues)
@@ -65,8 +76,8 @@ def _sum(cover: Cover, kinds: Sequence[float]) -> float:
     return sum([value * count for value, count in zip(kinds, cover.counts, strict=True)])
 
 
-def _heaviest(cover: Cover) -> list[tuple[int, int, float, float]]:
-    """Return the kinds that most of the money goes to: with the best offering alone, how many fit, at what cost."""
+def _examples(cover: Cover) -> list[_Example]:
+    """Return kinds that stand for all: those that most of the money goes to, and one for each sort of the others."""
     best: dict[int, tuple[float, int, float, float]] = {}
     for o, offering in enumerate(cover.able):
         shares, extra = cover.shares[o], cover.extra[o]
@@ -76,17 +87,21 @@ def _heaviest(cover: Cover) -> list[tuple[int, int, float, float]]:
             if k not in best or each < best[k][0]:
                 best[k] = (each, o, fit, offering.cost + fit * extra[k])
     order = sorted(best, key=lambda k: (-best[k][0] * cover.counts[k], k))
-    return [(k, *best[k][1:]) for k in order[:HEAVY]]
+    found = [_Example(k, cover.counts[k], *best[k][1:]) for k in order[:HEAVY]]
+    for alike in sorts([cover.needs[k] for k in order[HEAVY:]], SORTS):
+        kinds = [order[HEAVY + n] for n in alike]
+        weight = sum([best[k][0] * cover.counts[k] for k in kinds]) / best[kinds[0]][0]
+        found.append(_Example(kinds[0], weight, *best[kinds[0]][1:]))
+    return found
 
 
-def _solve(cover: Cover, heavy: Sequence[tuple[int, int, float, float]]) -> list[Rates]:
-    """Return each offering's rates at (nearly) the best duals for the heavy kinds."""
-    kinds = [k for k, *_ in heavy]
-    rows = {k: row for row, k in enumerate(kinds)}
-    program = Covering([cover.counts[k] for k in kinds], [(cost, fit, o) for _, o, fit, cost in heavy])
+def _solve(cover: Cover, examples: Sequence[_Example]) -> list[Rates]:
+    """Return each offering's rates at (nearly) the best duals for the examples."""
+    rows = {example.kind: row for row, example in enumerate(examples)}
+    program = Covering([each.weight for each in examples], [(each.cost, each.fit, each.offering) for each in examples])
     value = [0.0] * len(cover.kinds)
-    for k in kinds:
-        value[k] = program.duals[rows[k]]
+    for k, row in rows.items():
+        value[k] = program.duals[row]
     every = range(len(cover.able))
     near: Sequence[int] = every
     pivots = 0
@@ -102,8 +117,8 @@ def _solve(cover: Cover, heavy: Sequence[tuple[int, int, float, float]]) -> list
             whole = cost + sum(cover.extra[o][k] * amount for k, amount in content)
             if program.enter(whole, [(rows[k], amount) for k, amount in content], o):
                 pivots += 1
-                for k in kinds:
-                    value[k] = program.duals[rows[k]]
+                for k, row in rows.items():
+                    value[k] = program.duals[row]
         if pivots > before:
             near = promising
         elif near is every:

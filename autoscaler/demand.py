@@ -1,7 +1,8 @@
 """Demand by kind: waiting sessions with one request and the same limits, planned together."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import log
 
 from atoll import money
 from atoll.group import Group, GroupKind
@@ -155,6 +156,45 @@ def _kind_key(demand: Demand, terms: Terms) -> tuple[object, ...]:
     if terms.reads:
         key += tuple(getattr(demand, name) for name in terms.reads)
     return key
+
+
+def coarser(kinds: Sequence[Kind], most: int, *, up: bool) -> list[Kind]:
+    """Return (nearly) `most` kinds at most: those of like size become one, which needs as much as the largest of them.
+
+    Or as the smallest, where sizes are not to go `up`. Only kinds that are alike in all but size become one.
+    """
+    if len(kinds) <= most:
+        return list(kinds)
+    alike: dict[tuple[object, ...], list[Kind]] = {}
+    for kind in kinds:
+        alike.setdefault(_kind_key(kind.example, kind.terms)[4:], []).append(kind)
+    merged = []
+    for same in alike.values():
+        cells = sorts([kind.need for kind in same], max(1, most * len(same) // len(kinds)))
+        merged += [_merged([same[n] for n in cell], up=up) for cell in cells]
+    return merged
+
+
+def _merged(kinds: Sequence[Kind], *, up: bool) -> Kind:
+    first, pick = kinds[0], max if up else min
+    cpu, memory, disk, gpu = (pick(kind.need[n] for kind in kinds) for n in range(4))
+    asks = first.example.request
+    asks = replace(asks, cpu=cpu, memory=memory, disk=disk, gpu=replace(asks.gpu, milli=gpu))
+    waiting = [demand for kind in kinds for demand in kind.waiting[kind.next :]]
+    return Kind(replace(first.example, request=asks), waiting, need=need_of(asks), terms=first.terms)
+
+
+def sorts(needs: Sequence[tuple[int, int, int, int]], most: int) -> list[list[int]]:
+    """Return the numbers of needs of like size together, in (mostly) no more than `most` sorts, the finest that do."""
+    cells: dict[tuple[int, ...], list[int]] = {}
+    for grain in (1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2, 2.5, 3, 4, 6, 10, 100):
+        cells = {}
+        for n, need in enumerate(needs):
+            size = tuple(int(log(amount, grain)) if amount > 0 else -1 for amount in need)
+            cells.setdefault(size, []).append(n)
+        if len(cells) <= most:
+            break
+    return list(cells.values())
 
 
 def need_of(request: Request) -> tuple[int, int, int, int]:

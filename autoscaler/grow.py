@@ -1,22 +1,17 @@
 """Growth: serve waiting sessions from pending, draining, cold and new machines, gangs all-or-nothing."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from atoll.offer import Demand, expected_cost
 from atoll.plan import Quote
 from atoll.states import Reason
 from autoscaler.bound import Worth, price_bound, worth
 from autoscaler.cover import Cover, Offering
-from autoscaler.demand import Kind, by_kind, share_price
+from autoscaler.demand import Kind, by_kind, coarser, share_price
 from autoscaler.fleet import Fleet, Machine, Standing
 from autoscaler.gangs import serve_gang
-from autoscaler.improve import Improvement
-from autoscaler.packing import Batch, Room, dearest_first, fill, machine_cost, pack
-from autoscaler.whole import Whole
-
-TIGHTEN_S = 2.0
-"""From how many seconds on a third of the time goes to a tighter bound."""
+from autoscaler.improve import search
+from autoscaler.packing import MOST_KINDS, Batch, Room, dearest_first, fill, machine_cost, pack
 
 
 def serve(fleet: Fleet, demands: Sequence[Demand], left: Callable[[], float] | None = None) -> list[Demand]:
@@ -26,16 +21,13 @@ def serve(fleet: Fleet, demands: Sequence[Demand], left: Callable[[], float] | N
     """
 
     def improve(cover: Cover, found: Worth, best: Sequence[Batch], room: Room) -> Sequence[Batch]:
-        fleet.method = "greedy"
-        fleet.packed, fleet.rates = cover, dict(zip(cover.able, found.rates, strict=True))
-        better = best
-        if left is not None:
-            whole, search = left(), Improvement(cover, found, best, room)
-            tighten = whole >= TIGHTEN_S
-            better = search.run(partial(_beyond, left, whole * 0.3 if tighten else 0.0))
-            fleet.method = f"column generation, {search.rounds} rounds" if search.rounds else "greedy"
-            fleet.bound = int(Whole(cover, search.contents()).bound(left) * (1 - 1e-9)) if tighten else 0
-        return better
+        fleet.method, fleet.rates = "greedy", dict(zip(cover.able, found.rates, strict=True))
+        fleet.packed = cover if len(kinds) <= MOST_KINDS else None
+        if left is None:
+            return best
+        better = search(cover, found, best, room, left)
+        fleet.method, fleet.bound = better.method, better.bound
+        return better.batches
 
     rest = _keep_awaited(fleet, demands)
     unserved = [demand for demand in rest if demand.nodes > 1 and not serve_gang(fleet, demand)]
@@ -51,10 +43,6 @@ def serve(fleet: Fleet, demands: Sequence[Demand], left: Callable[[], float] | N
     return unserved + [demand for kind in kinds for demand in kind.waiting[kind.next :]]
 
 
-def _beyond(left: Callable[[], float], reserve: float) -> float:
-    return left() - reserve
-
-
 def quote(fleet: Fleet, demands: Sequence[Demand], seconds: float) -> Quote | None:
     """Judge the launches for demand, if any, by a bound on any launches that hold the same members."""
     new = [m for m in fleet.standing(Standing.NEW) if m.reason is Reason.DEMAND]
@@ -66,7 +54,8 @@ def quote(fleet: Fleet, demands: Sequence[Demand], seconds: float) -> Quote | No
         bound = 0
         asks = {demand.session: demand for demand in demands}
         members = (asks[key] for machine in new for key in machine.sessions)
-        packed = Cover(by_kind(members, fleet.terms), fleet.able, fleet.terms)
+        kinds = coarser(by_kind(members, fleet.terms), MOST_KINDS, up=False)
+        packed = Cover(kinds, fleet.able, fleet.terms)
     known = all(offering in fleet.rates for offering in packed.able)
     rates = [fleet.rates[offering] for offering in packed.able] if known else worth(packed).rates
     price = sum(machine.shape.price or 0 for machine in new)

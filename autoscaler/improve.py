@@ -8,11 +8,13 @@ heuristic for the pricing problem; Vance et al. 1994 for the rounding).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from autoscaler.bound import Worth
 from autoscaler.cover import Cover, Key
 from autoscaler.packing import THOROUGH, TRIES, Batch, Room, buy, contents, judge
 from autoscaler.simplex import Covering
+from autoscaler.whole import Whole
 
 _ROUNDS_UP = (0.8, 0.5, 2.0)
 """Parts of a machine from which it is bought whole, round by round."""
@@ -23,6 +25,30 @@ _PLAIN_ROUNDS = 4
 _SHAKE = 0.1
 _IDLE_ROUNDS = 16
 """Rounds without gain after which there is nothing more to be had."""
+
+
+TIGHTEN_S, TIGHTEN = 2.0, 0.3
+"""From how many seconds on, and for what part of them, a tighter bound is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What to buy, how that was found, and a bound on its hourly price in micro-units (0: none was sought)."""
+
+    batches: Sequence[Batch]
+    method: str
+    bound: int
+
+
+def search(cover: Cover, found: Worth, start: Sequence[Batch], whole: Room, left: Callable[[], float]) -> Found:
+    """Look for something better than `start` for the seconds that `left` tells, and for a tighter bound on it."""
+    seconds = left()
+    reserve = seconds * TIGHTEN if seconds >= TIGHTEN_S else 0.0
+    improvement = Improvement(cover, found, start, whole)
+    best = improvement.run(lambda: left() - reserve)
+    method = f"column generation, {improvement.rounds} rounds" if improvement.rounds else "greedy"
+    bound = Whole(cover, improvement.contents()).bound(left) if reserve else 0.0
+    return Found(best, method, max(0, int(bound * (1 - 1e-9))))
 
 
 class Improvement:

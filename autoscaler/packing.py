@@ -17,14 +17,16 @@ from atoll.offer import Demand, expected_cost
 from atoll.slots import Slots
 from autoscaler.bound import Worth, worth
 from autoscaler.cover import Content, Cover, Need, Offering
-from autoscaler.demand import PLAIN, Kind, Terms
+from autoscaler.demand import PLAIN, Kind, Terms, coarser
 from autoscaler.limits import Limits
 
 Wanted = tuple[int, int, int, int, int, int]
 """A kind, how many of it are left, and what each needs."""
-PASSES = 2
+MOST_KINDS = 400
+"""Kinds to pack: of more, those of like size are packed as one, each as if it were the largest of them."""
+PASSES = 3
 """How often all is packed, with worths learned from the time before."""
-_LEARN, _CALM = 0.3, 0.85
+_LEARN, _CALM = 0.15, 0.85
 """How far worths go towards what was paid, as an exponent, and what that is multiplied by with each pass."""
 TRIES, THOROUGH = 2000, 5000
 """Most steps to take for one machine's content: each kind is tried first in turn as far as this allows."""
@@ -130,6 +132,25 @@ def pack(
     `improve` gets the best found and returns something at least as good that also keeps within the room.
     """
     servable = [kind for kind in kinds if kind.left and any(kind.may_use(o.group, o.shape) for o in able)]
+    bought = _pack(coarser(servable, MOST_KINDS, up=True), able, room, limits, terms, improve)
+    if len(servable) > MOST_KINDS:
+        served = {demand.session for purchase in bought for demand in purchase.sessions}
+        for kind in servable:
+            kind.waiting[kind.next :] = [demand for demand in kind.waiting[kind.next :] if demand.session not in served]
+        rest = [kind for kind in servable if kind.left]  # no machine holds the largest of their sort
+        bought += pack(rest, able, room, limits, terms) if served else []
+    return bought
+
+
+def _pack(
+    kinds: Sequence[Kind],
+    able: Sequence[Offering],
+    room: dict[str, int],
+    limits: Limits,
+    terms: Terms,
+    improve: Callable[[Cover, Worth, Sequence[Batch], Room], Sequence[Batch]] | None,
+) -> list[Purchase]:
+    servable = [kind for kind in kinds if any(kind.may_use(o.group, o.shape) for o in able)]
     if not servable:
         return []
     cover = Cover(servable, able, terms)

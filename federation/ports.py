@@ -52,10 +52,11 @@ class Transaction(Protocol):
         """Return rows whose indexed columns equal (or are among) the given values, ordered by creation then key.
 
         Indexed columns: Session `state project name group agent` (agent: a member is or was placed
-        there in the current attempt, or slots are held there for the move that is under way); Agent `state site group instance name`; Instance `state group
-        provider agent`; Group `site provider kind`; Provider `kind`; Token `kind group instance owner`; Policy,
-        Budget `project`; Site, Plan, PriceList: none. `newest` reverses the order; `after` is the key of the last row of the previous page;
-        `limit` 0 means all. An unknown column raises `ValueError`.
+        there in the current attempt, or slots are held there for the move that is under way); Agent `state
+        site group instance name`; Instance `state group provider agent`; Group `site provider kind`; Provider
+        `kind`; Token `kind group instance owner`; Policy, Budget `project`; Site, Plan, PriceList: none. `newest`
+        reverses the order; `after` is the key of the last row of the previous page; `limit` 0 means all. An
+        unknown column raises `ValueError`.
         """
         ...
 

@@ -47,7 +47,6 @@ def policy(document: Mapping[str, Any]) -> Policy:
 
 def dump_policy(row: Policy) -> dict[str, Any]:
     """Return the document of a policy."""
-    plain = Homecoming()
     return {
         "name": row.name,
         **compact(
@@ -62,12 +61,7 @@ def dump_policy(row: Policy) -> dict[str, Any]:
                 "wait_value": None if row.wait_value is None else money_text(row.wait_value),
                 "scarcity": row.scarcity,
                 "shares": dict(row.shares),
-                "homecoming": None
-                if row.homecoming is None
-                else {
-                    "enabled": row.homecoming.enabled,
-                    **({"max_moves": row.homecoming.max_moves} if row.homecoming.max_moves != plain.max_moves else {}),
-                },
+                "homecoming": None if row.homecoming is None else _dump_homecoming(row.homecoming),
             }
         ),
     }
@@ -186,9 +180,15 @@ def _homecoming(doc: Fields) -> Homecoming | None:
     result = Homecoming(
         enabled=bool(below.flag("enabled", plain.enabled)),
         max_moves=below.integer("max_moves", plain.max_moves, low=1, high=100_000),
+        exchange=bool(below.flag("exchange", plain.exchange)),
     )
     below.done()
     return result
+
+
+def _dump_homecoming(row: Homecoming) -> dict[str, Any]:
+    most = row.max_moves if row.max_moves != Homecoming().max_moves else None
+    return {"enabled": row.enabled, **compact({"max_moves": most, "exchange": row.exchange or None})}
 
 
 def _shares(doc: Fields) -> dict[str, float]:

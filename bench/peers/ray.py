@@ -15,8 +15,8 @@ from typing import Any
 from atoll.instance import Shape
 from atoll.slots import Request, Slots
 
-MOST = 1000
-"""Requests up to which Ray is run: its time grows with their square."""
+QUICK, MOST = 100, 1000
+"""Requests up to which Ray takes a second or so, and up to which it is run: its time grows with their square."""
 
 
 def version() -> str | None:

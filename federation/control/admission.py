@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from atoll.group import GroupKind
-from atoll.offer import Demand
+from atoll.offer import Decision, Demand, Outcome
 from atoll.session import Session
 from atoll.states import WAITING, SessionState
 from federation.control.budgets import Budgets
@@ -48,7 +48,13 @@ class Admission:
         return demands
 
 
-async def hold(change: Change, row: Session, why: Held) -> None:
-    """Hold a waiting session; one that waits no more is left alone."""
-    if row.state in WAITING:
-        await change.session(row, SessionState.HELD, why.reason, why.message, hint=why.hint, instance="")
+async def hold(change: Change, row: Session, why: Held, found: Decision | None = None) -> None:
+    """Hold a waiting session, and keep why beside what was `found` for it; one that waits no more is left alone."""
+    if row.state not in WAITING:
+        return
+    found = found or Decision(session=row.id, outcome=Outcome.HOLD, reason=why.reason, message="")
+    told = replace(
+        found, outcome=Outcome.HOLD, reason=why.reason, message=why.message, hint=why.hint, taken=(), preempts=()
+    )
+    await change.tx.decide(row.id, told, change.now)
+    await change.session(row, SessionState.HELD, why.reason, why.message, hint=why.hint, instance="")

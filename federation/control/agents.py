@@ -42,18 +42,22 @@ class Agents:
         async with self._changes.look() as tx:
             return await tx.find(Agent, state=list(states))
 
-    async def cordon(self, ref: str, by: str) -> Agent:
-        """Let an agent take no new session; what runs goes on."""
+    async def cordon(self, ref: str, by: str, deadline_s: float | None = None) -> Agent:
+        """Let an agent take no new session; what runs goes on.
+
+        After `deadline_s` seconds sessions that can take a checkpoint and are not protected are moved off it. Said
+        again with a deadline, this changes it; without one, it leaves it as it is.
+        """
         async with self._changes.commit("agent.cordon") as change:
             row = await _find(change, ref)
-            if row.state is AgentState.READY:
-                row = await drain(change, row, Reason.USER, f"cordoned by {by}")
+            until = None if deadline_s is None else change.now + deadline_s
+            row = await cordon(change, row, f"cordoned by {by}", until)
         self.tell_cordon(row)
         self._on_change()
         return row
 
     async def uncordon(self, ref: str, by: str) -> Agent:
-        """Undo a cordon."""
+        """Undo a cordon, and with it the deadline of one."""
         async with self._changes.commit("agent.uncordon") as change:
             row = await _find(change, ref)
             if row.state is AgentState.DRAINING:
@@ -101,11 +105,32 @@ class Agents:
         self._links.send(row.id, wire.Cordon(epoch=epoch, cordoned=row.state is AgentState.DRAINING))
 
 
-async def drain(change: Change, row: Agent, reason: Reason, message: str) -> Agent:
+async def cordon(change: Change, row: Agent, message: str, until: float | None) -> Agent:
+    """Decide for a person that an agent empties, until `until` if there is a deadline.
+
+    One that drains already does so for this person from now on, if a deadline is given; others are left alone.
+    """
+    if row.state is AgentState.READY:
+        return await drain(change, row, Reason.USER, message, until=until)
+    if row.state is AgentState.DRAINING and until is not None:
+        return await change.agent(row, row.state, Reason.USER, message, drain_until=until)
+    return row
+
+
+async def drain(
+    change: Change, row: Agent, reason: Reason, message: str, *, until: float | None = None
+) -> Agent:
     """Decide that an agent empties: a new epoch, which its acknowledgement must reach (I4)."""
     epoch = row.epoch + 1
     row = await change.agent(
-        row, AgentState.DRAINING, reason, message, epoch=epoch, cordon_epoch=epoch, acknowledged_epoch=0
+        row,
+        AgentState.DRAINING,
+        reason,
+        message,
+        epoch=epoch,
+        cordon_epoch=epoch,
+        acknowledged_epoch=0,
+        drain_until=until,
     )
     instance = await change.tx.get(Instance, row.instance) if row.instance else None
     if instance and instance.state is InstanceState.JOINED:
@@ -122,6 +147,27 @@ async def undrain(change: Change, row: Agent, reason: Reason, message: str) -> A
     if instance and instance.state is InstanceState.DRAINING:
         await change.instance(instance, InstanceState.JOINED, reason, message)
     return row
+
+
+def outlook(row: Agent, sessions: Sequence[Session], now: float) -> str:
+    """Return what the deadline of an agent's drain means for the sessions there, or "" where it has none."""
+    if row.state is not AgentState.DRAINING or row.drain_until is None:
+        return ""
+    moved = [session.name for session in sessions if session.spec.checkpoint and not protection(session, now)]
+    kept = [f"{session.name} ({_why_kept(session, now)})" for session in sessions if session.name not in moved]
+    left = row.drain_until - now
+    when = f"in {rough(left)}" if left > 0 else "now, for the time is over"
+    parts = [f"sessions that can take a checkpoint are moved {when}: {_listed(moved)}"]
+    parts += [f"these end by themselves: {_listed(kept)}"] if kept else []
+    return f"{'; '.join(parts)}; `atoll agent uncordon {row.name}` cancels this"
+
+
+def _why_kept(row: Session, now: float) -> str:
+    return "protected" if protection(row, now) else "takes no checkpoint"
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    return (", ".join(names[:most]) or "none") + (" …" if len(names) > most else "")
 
 
 def by_agent(rows: Sequence[Session]) -> dict[str, list[tuple[str, Session]]]:

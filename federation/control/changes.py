@@ -67,8 +67,10 @@ class Change:
     async def agent(
         self, row: Agent, to: AgentState, reason: Reason, message: str = "", *, verb: str = "", **fields: Any
     ) -> Agent:
-        """Move an agent; the event carries `verb` instead of the state when given."""
+        """Move an agent; the event carries `verb` instead of the state when given. A drain's deadline ends with it."""
         check_move(AGENT_MOVES, row.state, to, f"agent {row.id}")
+        if to is not AgentState.DRAINING:
+            fields.setdefault("drain_until", None)
         if to in (AgentState.LEFT, AgentState.GONE) and row.ended_at is None:
             fields.setdefault("ended_at", self.now)
         saved = await self.tx.update(replace(row, state=to, reason=reason, message=message, **fields))

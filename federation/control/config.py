@@ -46,13 +46,15 @@ class ControlConfig:
     refused is left alone for a random time up to `backoff_s`, doubling up to `backoff_max_s`; of each class
     of calls `calls_burst` go out at once, then `calls_rate` a second. An account's limits are read again after
     `quota_s`, and one that was learned from a refusal is believed for `learned_s`. A machine that was made less
-    than `appears_s` ago may be there although its cloud says that it is not (EC2 is eventually consistent).
+    than `appears_s` ago may be there although its cloud says that it is not (EC2 is eventually consistent). Sessions
+    that could come home are looked for every `home_s`.
     """
 
     authority: Authority
     agent_url: str
     secret_key: bytes
     schedule_s: float = 2.0
+    home_s: float = 15.0
     launch_s: float = 2.0
     observe_s: float = 3.0
     sweep_s: float = 120.0

@@ -147,7 +147,16 @@ class Control:
         self.moves = Moves(changes, self.links, self.sessions, observer, seating, config)
         adoption = Adoption(changes, observer, self.agents, self.budgets, self.moves, kept=config.plans_kept)
         self._scheduling = Scheduling(
-            changes, observer, seating, views, self.links, self.policies, self.budgets, adoption, chance
+            changes,
+            observer,
+            seating,
+            views,
+            self.links,
+            self.policies,
+            self.budgets,
+            adoption,
+            chance,
+            home_s=config.home_s,
         )
         self.launches = Launches(changes, catalog, quotas, self.links, config, clock)
         self.sweeper = Sweeper(changes, catalog, config)

@@ -32,9 +32,11 @@ from tunnel import wire
 
 _S = SessionState
 _TO_SAVE_MONEY = frozenset({Reason.HOMECOMING, Reason.CONSOLIDATION})
-"""Moves that nobody asked for: a session is asked at most once in `checkpoint.every` for one of them."""
+"""Moves that nothing but money asks for."""
 _KEEP_OUT = _TO_SAVE_MONEY | {Reason.PREEMPTED}
 """Moves that leave a protected session alone."""
+_AGAIN_S = 10.0
+"""A session that did not heed a request is left alone for this long at least, however short its `every` is."""
 _LATE_S = 0.01
 """A move is looked at this long after its time, so that it is surely over."""
 
@@ -69,21 +71,23 @@ class Moves:
         offers = await self._offers(row, to) if to else ()
         move = _asked_for(row, offers, by, self._changes.clock.now())
         async with self._changes.commit("session.move") as change:
-            refusal = await self.begin(change, move)
+            refusal = await self.begin(change, move, insist=True)
         if refusal:
             raise Conflict(f"{row.name} cannot be moved: {refusal}")
         self.on_change()
         return await self._sessions.get(project, row.id)
 
-    async def begin(self, change: Change, move: Move) -> str:
+    async def begin(self, change: Change, move: Move, *, insist: bool = False) -> str:
         """Begin a move within `change`, checked against the rows of this moment; return "" or why it was not begun.
 
-        From this commit on its destination's slots are held. The watch is to be woken once it is made.
+        From this commit on its destination's slots are held. The watch is to be woken once it is made. Unless a
+        person insists, a session is asked at most once in `checkpoint.every`, and once when its machine's notice comes.
         """
         row = await change.tx.get(Session, move.session)
         if row is None or row.attempt != move.attempt:
             return "it has gone on since this was decided"
-        refusal = self._refusal(row, move, change.now) or await self._no_room(change, row, move.to)
+        refusal = self._refusal(row, move, change.now) or ("" if insist else self._too_soon(row, move, change.now))
+        refusal = refusal or await self._no_room(change, row, move.to)
         if refusal:
             return refusal
         if move.reason is Reason.SPOT_NOTICE:
@@ -138,12 +142,16 @@ class Moves:
             return "it takes no checkpoints: its `checkpoint` is not set"
         if move.reason in _KEEP_OUT and (life.protect or protects):
             return "it is protected"
-        if move.reason is Reason.SPOT_NOTICE and (row.id, row.attempt) in self._noticed:
-            return "it was asked when the notice came"
-        asked = None if row.moved_at is None else now - row.moved_at
-        if checkpoint and move.reason in _TO_SAVE_MONEY and asked is not None and asked < checkpoint.every:
-            return f"it was asked {asked:.0f} s ago, which is less than checkpoint.every = {checkpoint.every:g} s"
         return self._unable(row) if checkpoint else ""
+
+    def _too_soon(self, row: Session, move: Move, now: float) -> str:
+        checkpoint = row.spec.checkpoint
+        if move.reason is Reason.SPOT_NOTICE:
+            return "it was asked when the notice came" if (row.id, row.attempt) in self._noticed else ""
+        if checkpoint is None or move.reason is Reason.PREEMPTED or row.moved_at is None:
+            return ""
+        asked, every = now - row.moved_at, max(checkpoint.every, _AGAIN_S)
+        return f"it was asked {asked:.0f} s ago; it is asked every {every:g} s at most" if asked < every else ""
 
     def _unable(self, row: Session) -> str:
         for member in row.members:
@@ -236,8 +244,11 @@ class Moves:
         """Its machine will be taken away: have it save its state at once and go on elsewhere. Asked once."""
         text = "its machine will be taken away"
         async with self._changes.commit("session.move") as change:
-            await self.begin(change, Move(session=row.id, attempt=row.attempt, reason=Reason.SPOT_NOTICE, message=text))
-        self.on_change()
+            move = Move(session=row.id, attempt=row.attempt, reason=Reason.SPOT_NOTICE, message=text)
+            refusal = await self.begin(change, move)
+        self._noticed.add((row.id, row.attempt))
+        if not refusal:
+            self.on_change()
 
 
 def leaving(placed: Iterable[Session]) -> list[Session]:

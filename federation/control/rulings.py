@@ -62,7 +62,7 @@ class Active:
         self._plugins = tuple(plugins)
         self._costs: dict[str, int] = {}
         own = next((policy for policy in self.policies if not policy.project), Policy(name=ACTIVE))
-        self.homecoming = own.homecoming or Homecoming(enabled=False)
+        self.homecoming = own.homecoming or Homecoming()
         self.rules = self._rules(own)
 
     @property

@@ -51,6 +51,8 @@ class Scheduling:
         budgets: Budgets,
         adoption: Adoption,
         chance: Chance,
+        *,
+        home_s: float,
     ) -> None:
         self._changes = changes
         self._observer = observer
@@ -62,6 +64,8 @@ class Scheduling:
         self._adoption = adoption
         self._admission = Admission(changes, budgets)
         self._chance = chance
+        self._home_s = home_s
+        self._home_at = 0.0
         self._rounds = 0
         self._told_at: dict[str, float] = {}
 
@@ -130,7 +134,8 @@ class Scheduling:
 
     async def _make_way(self, world: World, demands: Sequence[Demand], active: Active) -> bool:
         """Let sessions that can come home later leave owned slots to those that cannot be moved."""
-        if not active.homecoming.enabled or not demands or not self._links.settled:
+        home = active.homecoming
+        if not (home.enabled and home.exchange and demands and self._links.settled):
             return False
         movables = [one for row in world.placed if (one := movable(row, world.now))]
         if not movables:
@@ -147,7 +152,7 @@ class Scheduling:
         active: Active,
     ) -> Plan:
         """Return the plan with sessions coming home in it; one that it moves anyway is not moved twice."""
-        if not active.homecoming.enabled or not self._links.settled:
+        if not active.homecoming.enabled or not self._links.settled or world.now < self._home_at:
             return proposed
         moving = {move.session for move in proposed.moves}
         movables = [one for row in world.placed if row.id not in moving and (one := movable(row, world.now))]
@@ -160,6 +165,7 @@ class Scheduling:
             if asked.session in waiting and decision.outcome is Outcome.WAIT
         ]
         home = homecoming(self._seating.capacity(world), movables, waiting=left, now=world.now, homing=_homing(active))
+        self._home_at = world.now + (0.0 if home else self._home_s)
         return replace(proposed, moves=(*proposed.moves, *home))
 
     # -- placement --------------------------------------------------------------------------------
@@ -220,7 +226,7 @@ class Scheduling:
             members.append(Member(rank=rank, agent=agent.id, slots=offer.slots, price=offer.price))
         why = active.admit(row, need(members, row.spec.lifetime.expected)) or accounts.start(row, members)
         if why:
-            await hold(change, row, why)
+            await hold(change, row, why, decision)
             return
         for member in members:
             taken[member.agent] = taken.get(member.agent, Slots()) + member.slots

@@ -146,7 +146,7 @@ class _Simulation:
             rules=one.rules,
             options=options,
             home=home.bring if home else None,
-            way=home.make_way if home else None,
+            way=home.make_way if home and one.homecoming.exchange else None,
             deny=one.gate(options.expected_s),
             progress=progress,
         )

@@ -9,7 +9,7 @@ from atoll.offer import Demand
 from atoll.plan import Action, Plan
 from atoll.slots import GIB, GpuRequest, Request
 from autoscaler.cover import Cover
-from autoscaler.demand import PLAIN, Terms, by_kind, may_use
+from autoscaler.demand import PLAIN, Terms, by_kind, coarser, may_use
 from autoscaler.limits import Ceiling, Limits
 from autoscaler.packing import offerings, pack
 from autoscaler.plan import plan
@@ -237,3 +237,33 @@ def test_purchases_say_what_is_left_of_each_machine() -> None:
     assert bought.free.take(request(1)) is not None
     assert bought.free.take(request(2)) is None
     assert room == {"cloud": 8}
+
+
+def test_very_many_kinds_are_packed_by_sorts_and_all_are_served() -> None:
+    asks = [
+        dataclasses.replace(request(), cpu=100 + 31 * n % 15_900, memory=(1 + 7 * n % 40) * GIB) for n in range(1200)
+    ]
+    waiting = [Demand(session=f"s-{n}", request=ask) for n, ask in enumerate(asks)]
+    big = shape(has=slots(16, 64), price=350_000, name="m16")
+    made = decide(GroupView(group=group(most=5000), shapes=(*SHAPES, big)), waiting)
+    assert len(by_kind(waiting)) > 1000
+    assert len(made.awaits) == 1200
+    assert made.quote is not None
+    assert made.quote.bound <= made.quote.price <= 1.5 * made.quote.bound
+    free = {step.instance: step.shape.slots for step in steps(made, Action.LAUNCH) if step.shape}
+    by_name = {one.session: one.request for one in waiting}
+    for session, instance in made.awaits:
+        taken = free[instance].take(by_name[session])
+        assert taken is not None
+        free[instance] = free[instance] - taken
+
+
+def test_coarser_kinds_need_as_much_as_their_largest_or_smallest() -> None:
+    kinds = by_kind([demand(f"s-{n}", 1 + n / 10) for n in range(30)] + [demand("s-spotless", 2, spot=False)])
+    for up, pick in ((True, max), (False, min)):
+        fewer = coarser(kinds, 8, up=up)
+        assert len(fewer) <= 8
+        assert sum(kind.left for kind in fewer) == 31
+        assert sum(not kind.example.spot for kind in fewer) == 1
+        for kind in fewer:
+            assert kind.need[0] == pick(one.request.cpu for one in kind.waiting)

@@ -1,11 +1,14 @@
 """Every command shown in the README and the manual is run, as shown, by a shell.
 
-A page's ```console blocks are one script: lines that begin with `$ ` are commands, what follows is output.
+A page's ```console blocks are one script: lines that begin with `$ ` are commands, what follows is output, or the
+command's here-document.
 A block after `<!-- not run here: WHY -->` is left out; WHY says what runs it instead.
 """
 
 import re
+import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,14 +25,27 @@ def commands(page: Path) -> list[str]:
     found = []
     for block in BLOCK.finditer(page.read_text()):
         if not block["why"]:
-            lines = re.sub(r"\\\n", "", block["text"]).splitlines()
-            found += [line[2:] for line in lines if line.startswith("$ ")]
+            lines = iter(re.sub(r"\\\n", "", block["text"]).splitlines())
+            found += [_whole(line[2:], lines) for line in lines if line.startswith("$ ")]
     return found
+
+
+def _whole(command: str, lines: Iterator[str]) -> str:
+    """Return a command with its here-document, if it has one: `<<'END'` and the lines up to `END`."""
+    here = re.search(r"<<'(\w+)'", command)
+    if here:
+        for line in lines:
+            command += f"\n{line}"
+            if line == here[1]:
+                return command
+    assert not here, f"the here-document of {command!r} does not end"
+    return command
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
 def test_the_commands_of(page: Path, tmp_path: Path) -> None:
-    script = "set -e\n" + "".join(f"echo '$ {re.sub(chr(39), '', line)}'\n{line}\n" for line in commands(page))
+    lines = commands(page)
+    script = "set -e\n" + "".join(f"echo {n}: {shlex.quote(line)}\n{line}\n" for n, line in enumerate(lines, 1))
     with Installation(tmp_path, slots="cpu=2,memory=8GiB") as installation:
         done = subprocess.run(
             ["bash", "-c", script],
@@ -42,6 +58,7 @@ def test_the_commands_of(page: Path, tmp_path: Path) -> None:
         )
         assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}\n{installation.story()}"
         assert "Traceback" not in done.stdout + done.stderr
+        assert f"\n{len(lines)}: " in f"\n{done.stdout}", "all of the page was run, to its last command"
 
 
 def test_the_readme_runs_the_main_job() -> None:

@@ -47,6 +47,7 @@ CONFIG = ControlConfig(
     agent_url="https://control",
     secret_key=b"k" * 32,
     schedule_s=0.05,
+    home_s=0.1,
     launch_s=0.05,
     observe_s=0.05,
     sweep_s=0.3,

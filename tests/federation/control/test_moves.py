@@ -291,8 +291,10 @@ async def test_it_is_not_asked_again_before_its_time() -> None:
         row = await running(r, replace(BRIEF, every=60.0))
         assert await begin(r, row, Reason.HOMECOMING) == ""
         await stayed(r, row.id)
-        assert "less than checkpoint.every" in await begin(r, row, Reason.HOMECOMING)
-        assert await begin(r, row, Reason.USER) == ""
+        for reason in (Reason.HOMECOMING, Reason.CONSOLIDATION, Reason.USER):
+            assert "every 60 s at most" in await begin(r, row, reason)
+        await r.control.moves.request("default", row.id, "", by="me")
+        await stayed(r, row.id)
 
 
 @pytest.mark.parametrize(
