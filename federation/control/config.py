@@ -47,7 +47,8 @@ class ControlConfig:
     of calls `calls_burst` go out at once, then `calls_rate` a second. An account's limits are read again after
     `quota_s`, and one that was learned from a refusal is believed for `learned_s`. A machine that was made less
     than `appears_s` ago may be there although its cloud says that it is not (EC2 is eventually consistent). Sessions
-    that could come home are looked for every `home_s`.
+    that could come home are looked for every `home_s`. `plan_s` is how long a plan may look for cheaper launches than
+    the first it finds (0: not at all).
     """
 
     authority: Authority
@@ -55,6 +56,7 @@ class ControlConfig:
     secret_key: bytes
     schedule_s: float = 2.0
     home_s: float = 15.0
+    plan_s: float = 0.2
     launch_s: float = 2.0
     observe_s: float = 3.0
     sweep_s: float = 120.0

@@ -157,6 +157,7 @@ class Control:
             adoption,
             chance,
             home_s=config.home_s,
+            plan_s=config.plan_s,
         )
         self.launches = Launches(changes, catalog, quotas, self.links, config, clock)
         self.sweeper = Sweeper(changes, catalog, config)

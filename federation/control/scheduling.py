@@ -1,6 +1,6 @@
 """The scheduling round: place what fits, plan groups for the rest, bring sessions home, and adopt it all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from atoll.agent import Agent
@@ -53,6 +53,7 @@ class Scheduling:
         chance: Chance,
         *,
         home_s: float,
+        plan_s: float,
     ) -> None:
         self._changes = changes
         self._observer = observer
@@ -65,6 +66,7 @@ class Scheduling:
         self._admission = Admission(changes, budgets)
         self._chance = chance
         self._home_s = home_s
+        self._plan_s = plan_s
         self._home_at = 0.0
         self._rounds = 0
         self._told_at: dict[str, float] = {}
@@ -89,6 +91,7 @@ class Scheduling:
             generation=await self._adoption.generation(),
             at=world.now,
             terms=_terms(world, active),
+            left=self._time_left(),
         )
         proposed = self._with_homecoming(world, proposed, demands, decisions, active)
         grown = await self._adoption.adopt(world, proposed)
@@ -129,6 +132,14 @@ class Scheduling:
             if asked.session in waiting and _for_planner(decision)
         ]
         return left + [demand(row) for row in leaving(world.placed)]
+
+    def _time_left(self) -> Callable[[], float] | None:
+        """Return what tells a plan how long it may still look for cheaper launches."""
+        if not self._plan_s:
+            return None
+        clock = self._changes.clock
+        until = clock.monotonic() + self._plan_s
+        return lambda: until - clock.monotonic()
 
     # -- moves ------------------------------------------------------------------------------------
 
@@ -202,9 +213,12 @@ class Scheduling:
 
     def _is_news(self, row: Session, decision: Decision, now: float) -> bool:
         """A waiting session's text changes with its reason, not with every new number in it."""
-        if decision.outcome in (Outcome.PLACE, Outcome.HOLD) or decision.preempts:
+        if decision.outcome is Outcome.PLACE or decision.preempts:
             return True
         late = now - self._told_at.get(row.id, -TOLD_S) >= TOLD_S
+        if decision.outcome is Outcome.HOLD:
+            told = (row.state, row.reason, row.message) == (_S.HELD, decision.reason, decision.message)
+            return late or not told
         return late or (row.state is not _S.PROVISIONING and row.reason is not decision.reason)
 
     async def _start(

@@ -4,6 +4,7 @@ Everything that changes a machine goes through `World`, which keeps the router's
 accounts up to date: no look at all machines is made for a decision.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -213,7 +214,10 @@ class World:
         found = None
         for place in self._empty.values():
             rules = self.groups[place.group].scale_down
-            at = max(place.idle_since + rules.idle_s, self._grew_at.get(place.group, -1e18) + rules.cooldown_s)
+            at = max(
+                _after(place.idle_since, rules.idle_s),
+                _after(self._grew_at.get(place.group, -1e18), rules.cooldown_s),
+            )
             if at > now and (found is None or at < found):
                 found = at
         return found
@@ -384,6 +388,14 @@ def _offered(group: Group, setup: Setup) -> tuple[Shape, ...]:
         for shape in shapes
         if (not group.shapes or shape.name in group.shapes) and (group.spot is None or shape.spot == group.spot)
     )
+
+
+def _after(since: float, seconds: float) -> float:
+    """Return the first time at which `seconds` have passed, also as a difference of rounded numbers shows it."""
+    at = since + seconds
+    while at - since < seconds:
+        at = math.nextafter(at, math.inf)
+    return at
 
 
 def _with_idle(group: Group, idle_s: float | None) -> Group:

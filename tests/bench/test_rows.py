@@ -51,6 +51,6 @@ def test_the_bound_is_below_every_plan() -> None:
         Demand(session=f"s-{n}", request=Request(1000 * (1 + n % 5), (1 + n % 7) * GIB, 0, GpuRequest(500 * (n % 3))))
         for n in range(60)
     ]
-    least = plan.bound(demands, able)
-    ours, each = plan.ours(demands, able)[0], plan.one_each(demands, able)[0]
+    (ours, _), least = plan.ours(demands, able, 0.0)
+    each, _ = plan.one_each([demand.request for demand in demands], able)
     assert 0 < least <= ours <= each

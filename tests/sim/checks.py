@@ -6,7 +6,9 @@ from atoll.ids import run_id
 from atoll.instance import Instance
 from atoll.session import Session
 from atoll.states import ENDED, InstanceState, Reason, SessionState
+from federation.control.changes import instance_cost
 from providers.port import MachineState
+from tests.sim.ledger import Life
 from tests.sim.machines import VirtualMachine
 from tests.sim.runtime import LINES, SAVED_CODE, line
 from tests.sim.world import CAP, World
@@ -23,6 +25,7 @@ class Checks:
     def __init__(self, world: World) -> None:
         self._world = world
         self._unowned_since: dict[str, float] = {}
+        self._asked: set[str] = set()
         world.on_end = self.about_to_end
 
     def look(self) -> None:
@@ -30,6 +33,8 @@ class Checks:
         self._ownership()
         self._caps()
         self._adoption()
+        self._overcommit()
+        self._budget()
         self._world.host.call(self._world.loop.call_later, LOOK_S, self.look)
 
     def about_to_end(self, machine: VirtualMachine) -> None:
@@ -100,6 +105,31 @@ class Checks:
             if live > CAP:
                 self._violated("I5", f"{live} machines live at {provider}, the cap is {CAP}")
 
+    def _overcommit(self) -> None:
+        """What truly runs on a machine never asks for more than it has, whatever was decided twice or late."""
+        alive: dict[str, list[Life]] = defaultdict(list)
+        for life in self._world.ledger.lives:
+            if life.ended is None:
+                alive[life.machine].append(life)
+        for machine in self._world.machines:
+            lives = alive[machine.name]
+            cpu, memory = sum(life.cpu for life in lives), sum(life.memory for life in lives)
+            if cpu > machine.slots.cpu or memory > machine.slots.memory:
+                self._violated("slots", f"{machine.name} is overcommitted: {[life.run for life in lives]}")
+
+    def _budget(self) -> None:
+        """I5: once machines have cost what the budget allows, no other one is asked for."""
+        rows = self._world.store.rows(Instance)
+        new = [row for row in rows if row.id not in self._asked]
+        self._asked.update(row.id for row in new)
+        limit = self._world.scenario.budget
+        if limit is None or self._world.calm:
+            return
+        for row in new:
+            spent = sum(instance_cost(other, row.created_at) for other in rows if other is not row)
+            if spent > limit:
+                self._violated("I5", f"{row.id} was asked for when {spent} of {limit} had been spent")
+
     def _adoption(self) -> None:
         """I14: an agent that has been up for a minute knows every process of every run on its machine."""
         now = self._world.loop.true_time
@@ -114,6 +144,9 @@ class Checks:
         """What a move leaves: every run that saved its state is followed by another one, and nothing stays held."""
         world = self._world
         told = [event for event in world.store._memory.events if event.kind == "session"]
+        world.ledger.faults["came home"] += sum(event.reason == Reason.HOMECOMING for event in told)
+        world.ledger.faults["held by budget"] += sum(event.reason == Reason.BUDGET for event in told)
+        world.ledger.faults["made room"] += sum(event.reason == Reason.PREEMPTED for event in told)
         world.ledger.faults["moved"] += sum(row.moves for row in world.store.rows(Session))
         world.ledger.faults["not moved"] += sum(event.reason == Reason.NOT_MOVED for event in told)
         for row in world.store.rows(Session):

@@ -21,6 +21,8 @@ class Life:
     lease_s: float = 0.0
     out: bytes = b""
     protected: bool = False
+    cpu: int = 0
+    memory: int = 0
 
 
 @dataclass(slots=True)

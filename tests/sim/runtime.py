@@ -95,7 +95,14 @@ class MachineProcesses:
     def start(self, run: str, spec: SessionSpec) -> None:
         """Start a run's process tree."""
         _, seconds, code, manner, at_signal = spec.command
-        life = Life(run=run, machine=self._machine, began=self._loop.true_time, protected=spec.lifetime.protect)
+        life = Life(
+            run=run,
+            machine=self._machine,
+            began=self._loop.true_time,
+            protected=spec.lifetime.protect,
+            cpu=spec.resources.cpu,
+            memory=spec.resources.memory,
+        )
         process = self._disk.processes[run] = Process(life, manner == "obedient", at_signal)
         self._ledger.began(life)
         span = float(seconds)

@@ -27,8 +27,9 @@ class Scenario:
     """Everything that is drawn from the seed before the run.
 
     `more` are further blows by time: what other people do to machines. `moves` are moves that users ask for, and
-    preemptions. `cold` are pools by provider, `limits` what each account may have. At the end the groups are closed
-    as `closing` says, so that no cold machine is left.
+    preemptions. `budget` is what clouds may cost in all, in micro-units, until it is calm. `cold` are pools by
+    provider, `limits` what each account may have. At the end the groups are closed as `closing` says, so that no cold
+    machine is left.
     """
 
     orders: list[Order]
@@ -42,6 +43,7 @@ class Scenario:
     lost_joins: int
     more: list[tuple[float, str]]
     moves: list[tuple[float, str]]
+    budget: int | None
     cold: dict[str, int]
     limits: dict[str, dict[str, int]]
     closing: str
@@ -58,6 +60,7 @@ def draw(seed: int) -> Scenario:
                 *(_order(dice, n) for n in range(dice.randrange(3, 9))),
                 *_late(random.Random(f"late {seed}")),
                 *_movable(random.Random(f"movable {seed}")),
+                *_flapping(random.Random(f"flapping {seed}")),
             ],
             key=lambda order: order.at,
         ),
@@ -67,11 +70,15 @@ def draw(seed: int) -> Scenario:
         crash_chance=dice.choice((0.0, 0.05, 0.3)),
         crashes=dice.randrange(0, 4),
         kills=[dice.uniform(1.0, CHAOS_S) for _ in range(dice.choice((0, 0, 1, 2)))],
-        links=[(at, dice.choice(("cut", "cut", "reset", "refuse"))) for at in chaos],
+        links=[
+            *((at, dice.choice(("cut", "cut", "reset", "refuse"))) for at in chaos),
+            *_mass_losses(random.Random(f"mass loss {seed}")),
+        ],
         agents=[dice.uniform(5.0, CHAOS_S) for _ in range(dice.choice((0, 0, 1, 3)))],
         journal_crashes=dice.choice((0, 0, 1, 2)),
         lost_joins=dice.choice((0, 0, 0, 1)),
         moves=_moves(random.Random(f"moves {seed}")),
+        budget=_budget(random.Random(f"budget {seed}")),
         **_more(random.Random(f"more {seed}")),
     )
 
@@ -107,6 +114,31 @@ def _able(dice: random.Random, order: Order) -> Order:
         preemptible=dice.random() < 0.5,
     )
     return replace(order, at=order.at * 0.6, spec=spec)
+
+
+def _flapping(dice: random.Random) -> list[Order]:
+    """Demand that comes and goes: waves of short sessions, about as far apart as it takes to scale in."""
+    if dice.random() < 0.6:
+        return []
+    apart, number = dice.choice((15.0, 30.0, 45.0)), 300
+    waves = []
+    for wave in range(dice.randrange(2, 5)):
+        for _ in range(dice.randrange(1, 4)):
+            order = _order(dice, number)
+            spec = replace(
+                order.spec, command=command(dice.choice((2.0, 5.0)), 0), nodes=1, priority=dice.choice((0, 5))
+            )
+            waves.append(Order(at=20.0 + wave * apart, spec=spec))
+            number += 1
+    return waves
+
+
+def _mass_losses(dice: random.Random) -> list[tuple[float, str]]:
+    return [(dice.uniform(20.0, CHAOS_S), "mass loss")] if dice.random() < 0.3 else []
+
+
+def _budget(dice: random.Random) -> int | None:
+    return dice.choice((2_000, 8_000, 30_000)) if dice.random() < 0.25 else None
 
 
 def _moves(dice: random.Random) -> list[tuple[float, str]]:

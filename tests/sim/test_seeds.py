@@ -7,11 +7,16 @@ import pytest
 
 from tests.sim.simulate import simulate
 
-SEEDS = 320
-BLOCK = 20
+SEEDS = 1000
+BLOCK = 50
 KINDS = frozenset(
     {
         "agent crash",
+        "budget",
+        "came home",
+        "held by budget",
+        "made room",
+        "mass loss",
         "agent left",
         "cloud list_lag",
         "cloud lost_reply",

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from agent.events import Exit
+from atoll.budget import Budget, Do, Period, Stage
 from atoll.errors import AtollError, Conflict, Unavailable
 from atoll.group import Group, GroupKind, Pools, Provider, ScaleDown, Size
 from atoll.instance import Instance
@@ -106,6 +107,7 @@ class World:
             schedule_s=4.0,
             launch_s=4.0,
             watch_s=4.0,
+            plan_s=0.0,
         )
         chance = SimChance(f"control {self.seed} {self.lives}")
         steps = Steps(self._step)
@@ -235,6 +237,7 @@ class World:
         """Set up, let users and faults at it, let it calm down, and wait for the end of everything."""
         await self.start_control()
         await self._set_up()
+        await self._set_budget(self.scenario.budget)
         self.calm = False
         for name, rules in self.scenario.cloud_faults.items():
             self.inventories[name].rules = rules
@@ -243,6 +246,7 @@ class World:
                 group.create_task(self._user(order.at, order.spec, order.stop_at))
             group.create_task(self._chaos())
         self.calm = True
+        await self._set_budget(None)
         for inventory in self.inventories.values():
             inventory.rules = ()
         await self._until(self._all_ended, "every session ends")
@@ -260,6 +264,14 @@ class World:
                 await control.groups.terminate(name, now=now, by="u")
 
         await self.insist(close)
+
+    async def _set_budget(self, amount: int | None) -> None:
+        """Limit what clouds may cost from now on; None: hardly at all. Without a budget in the story there is none."""
+        if self.scenario.budget is None:
+            return
+        row = Budget(name="all", amount=amount or 10**12, period=Period.TOTAL, stages=(Stage(at=1.0, do=Do.HOLD),))
+        self.ledger.faults["budget"] += 1
+        await self.insist(lambda control: control.budgets.apply(row, by="u"))
 
     async def _set_up(self) -> None:
         shapes = {"cheap": ["cpu-2", "cpu-4"], "dear": ["cpu-4", "cpu-8"]}
@@ -330,6 +342,11 @@ class World:
             # Not the registered one: if that leaves unheard its sessions stay `lost` until a person gives them up.
             up = [machine for machine in self.machines if machine is not self.local and machine.on]
         if not up:
+            return
+        if what == "mass loss":
+            self.ledger.faults[what] += 1
+            for machine in up:
+                self._link("cut", machine.disk.agent)
             return
         machine = self.random.choice(up)
         agent = machine.disk.agent

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from atoll.money import micros
@@ -231,6 +231,7 @@ def test_on_own_machines_alone_it_is_what_a_plain_queue_gives(seed: int, slots: 
 
 
 @settings(max_examples=15, deadline=None)
+@example(252)  # where idle time, as a difference of rounded numbers, fell short of what it should be
 @given(st.integers(0, 10_000))
 def test_with_no_own_machines_it_is_what_one_vm_a_job_gives(seed: int) -> None:
     """Jobs that fill a machine, so far apart that none is reused: each pays boot, run and idle time of its own."""
