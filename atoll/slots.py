@@ -52,7 +52,7 @@ class Slots:
     @property
     def gpu_milli(self) -> int:
         """Thousandths of devices over all models."""
-        return sum(gpu.milli for gpu in self.gpu)
+        return sum([gpu.milli for gpu in self.gpu])
 
     def take(self, request: "Request") -> "Slots | None":
         """Return what `request` takes when this much is free, or None when it does not fit.
@@ -67,7 +67,7 @@ class Slots:
             able = [g for g in self.gpu if g.milli >= request.gpu.milli and request.gpu.allows(g)]
             if not able:
                 return None
-            least = min(able, key=lambda g: (g.memory, g.model))
+            least = min(able, key=lambda g: (g.memory, g.model)) if len(able) > 1 else able[0]
             gpu = (Gpu(least.model, request.gpu.milli, least.memory),)
         return Slots(request.cpu, request.memory, request.disk, gpu)
 

@@ -104,7 +104,7 @@ def _growth_step(machine: Machine, instead: str) -> Step:
     agent = machine.agent
     action = {Standing.DRAINING: Action.UNDRAIN, Standing.COLD: Action.START, Standing.NEW: Action.LAUNCH}
     why = {
-        Reason.DEMAND: f"for {len(machine.sessions)} waiting sessions",
+        Reason.DEMAND: f"for {len(machine.sessions)} waiting session{'s' * (len(machine.sessions) != 1)}",
         Reason.MIN_SIZE: f"the group keeps at least {machine.group.size.min}",
         Reason.HOT_POOL: "the hot pool lacks free slots",
         Reason.PREDICTED: "the group's history says that free slots will soon be wanted",

@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atoll.offer import Demand, Outcome
+from atoll.offer import Decision, Demand, Outcome
 from atoll.slots import Gpu, Request, Slots
 from bench.peers import ray
 from bench.rows import Row, main, row
 from bench.workload import Machine, machines, requests
 from federation.routing.capacity import Capacity, Seat
 from federation.routing.place import route
+from federation.routing.schedule import schedule
 
 SIZES = (100, 2000, 10_000, 62_500)
 QUEUED = (100, 1000)
@@ -114,13 +115,21 @@ def queue(size: int, seed: int, *, kinds: list[Machine], asks: list[Request]) ->
 
 def run_ours(given: Case, warm: int = WARM) -> Result:
     """Route in bursts for the rate, then one by one on a fresh index for the tail; act on decisions as control does."""
+    rate, placed = _bursts(given, warm, route)
+    times = _singles(given, warm)
+    return Result(rate, median(times), _p99(times), placed)
+
+
+def _bursts(
+    given: Case, warm: int, decide: Callable[[Sequence[Demand], Capacity], list[Decision]]
+) -> tuple[float, Placements]:
     capacity = _index(given.seats)
     numbers = {seat.agent: number for number, seat in enumerate(given.seats)}
     placed: Placements = []
     spent = 0.0
     for at in range(0, len(given.demands), given.burst):
         began = time.process_time()
-        decisions = route(given.demands[at : at + given.burst], capacity)
+        decisions = decide(given.demands[at : at + given.burst], capacity)
         spent += (time.process_time() - began) * (at >= warm)
         for decision in decisions:
             if decision.outcome is Outcome.PLACE:
@@ -129,8 +138,12 @@ def run_ours(given: Case, warm: int = WARM) -> Result:
                 placed.append((numbers[offer.target], offer.price))
             else:
                 placed.append(None)
-    times = _singles(given, warm)
-    return Result((len(given.demands) - warm) / spent, median(times), _p99(times), placed)
+    return (len(given.demands) - warm) / spent, placed
+
+
+def _queue_pass(demands: Sequence[Demand], capacity: Capacity) -> list[Decision]:
+    """Decide as the control plane does: in the queue's order, with reservations for those that wait."""
+    return schedule(demands, capacity, now=0.0)
 
 
 def _singles(given: Case, warm: int) -> list[float]:
@@ -286,15 +299,20 @@ PEERS: Mapping[str, Callable[[Case, int], Result | None]] = {
 def compare(name: str, cases: Sequence[Case], *, warm: int, judged: bool) -> list[Row]:
     """Run all contenders on the same cases; return medians as rows, with targets where they are `judged`."""
     ours, theirs = [], {peer: [] for peer in PEERS}  # type: tuple[list[Result], dict[str, list[Result]]]
+    queued: list[tuple[float, int]] = []
     for given in cases:
         gc.collect()
         gc.freeze()
         ours.append(run_ours(given, warm))
+        rate, placed = _bursts(given, warm, _queue_pass)
+        queued.append((rate, sum(one is not None for one in placed)))
         for peer, run_peer in PEERS.items():
             if (result := run_peer(given, warm)) is not None:
                 theirs[peer].append(result)
         gc.unfreeze()
     rows = [row(f"{name}: one decision, p50", "ms", median(r.p50 * 1000 for r in ours), better="lower")]
+    rows.append(row(f"{name}: rate, whole queue pass", "decisions/s", median(rate for rate, _ in queued)))
+    rows.append(row(f"{name}: placed, whole queue pass", f"of {len(cases[0].demands)}", median(n for _, n in queued)))
     for peer, results in theirs.items():
         if results:
             rows += _rows(name, peer, ours, results, cases, judged=judged)

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from atoll import duration
 from atoll.cli import columns
 from atoll.cli.connect import client
-from atoll.cli.output import show
+from atoll.cli.output import note, show
 from atoll.cli.parser import Parser, Run, run_verb
 from atoll.client.synchronous import Client
 from atoll.client.views import AgentView
@@ -20,9 +21,11 @@ def agent(parser: Parser) -> Run:
     listing = add("list", _list, "list agents", "atoll agent list -o json")
     listing.add_argument("-a", "--all", action="store_true", help="those that have left, too")
     listing.output()
+    cordon = add("cordon", _cordon, "let it take no new session", "atoll agent cordon ws-alice --deadline 30m")
+    cordon.add_argument("agent", help="id or name")
+    cordon.add_argument("--deadline", metavar="TIME", help=DEADLINE)
     for name, call, about in (
-        ("cordon", Client.cordon, "let it take no new session"),
-        ("uncordon", Client.uncordon, "let it take sessions again"),
+        ("uncordon", Client.uncordon, "let it take sessions again; this cancels a deadline"),
         ("remove", Client.remove_agent, "forget it: its certificate is worth nothing then"),
     ):
         verb = add(name, _told(call, name), about, f"atoll agent {name} ws-alice")
@@ -45,6 +48,7 @@ def agent(parser: Parser) -> Run:
     return run_verb
 
 
+DEADLINE = "after this long, sessions that can take a checkpoint and are not protected are moved (default: never)"
 BOOTSTRAP = "atoll agent bootstrap --inventory hosts.yaml --parallel 32"
 
 
@@ -71,6 +75,15 @@ def _bootstrap(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     found = client(args).agents(everything=args.all)
     show(found, args.output, columns.AGENTS, "no agents; `atoll token create --site NAME` tells how one joins")
+    return 0
+
+
+def _cordon(args: argparse.Namespace) -> int:
+    deadline = None if args.deadline is None else duration.parse(args.deadline)
+    view = client(args).cordon(args.agent, deadline=deadline)
+    print(f"agent {view.name}: cordon done, it is {view.state}")
+    if deadline is not None:
+        note(f"what can be moved is moved in {args.deadline}; `atoll agent uncordon {view.name}` cancels this")
     return 0
 
 

@@ -118,5 +118,5 @@ def _facts(connection: Client, noun: Site | Group | Provider) -> Any:
 
 def _told(view: Any) -> Any:
     """Return what a user said about an object, out of its view."""
-    keys = ("spec", "settings", "kind", "labels", "price", "upkeep", "prices", "orphans", "credentials_at")
+    keys = ("spec", "settings", "kind", "labels", "price", "upkeep", "egress", "prices", "orphans", "credentials_at")
     return [getattr(view, key, None) for key in keys]

@@ -150,10 +150,20 @@ SHAPES: Columns = {
 }
 
 
+LEAST = 0.00005
+"""Amounts below this are shown as 0: four decimals are."""
+
+
 def made_of(parts: CostView) -> str:
     """Return what a cost holds beside running: `0.02 delay, 0.01 risk`."""
-    beside = {"delay": parts.delay, "egress": parts.egress, "risk": parts.risk, "scarcity": parts.scarcity}
-    return ", ".join(f"{money(amount)} {name}" for name, amount in beside.items() if amount)
+    beside = {
+        "delay": parts.delay,
+        "egress": parts.egress,
+        "risk": parts.risk,
+        "scarcity": parts.scarcity,
+        "policy": parts.policy,
+    }
+    return ", ".join(f"{money(amount)} {name}" for name, amount in beside.items() if abs(amount) >= LEAST)
 
 
 OFFERS: Columns = {

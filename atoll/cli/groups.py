@@ -8,6 +8,7 @@ from typing import Any
 
 from atoll import duration
 from atoll.cli import columns, specflags
+from atoll.cli.agents import DEADLINE
 from atoll.cli.apply import ensure_site
 from atoll.cli.connect import client
 from atoll.cli.output import colourful, money, note, paint_state, show
@@ -36,6 +37,7 @@ def group(parser: Parser) -> Run:
     end = add("terminate", _terminate, "close a group: its machines go", "atoll group terminate burst --now")
     end.add_argument("name")
     end.add_argument("--now", action="store_true", help="end them at once, whatever runs there (else: when empty)")
+    end.add_argument("--deadline", metavar="TIME", help=DEADLINE)
     end.add_argument("--yes", action="store_true", help="do not ask")
     end.add_argument(
         "--timeout", default="15m", metavar="TIME", help="with --now: how long to wait for their end (15m)"
@@ -125,9 +127,12 @@ def _terminate(args: argparse.Namespace) -> int:
     back = f"`atoll group resize {args.name} --max N` opens it again"
     if args.now and not args.yes:
         _confirm(args.name, len(connection.instances(group=args.name)))
-    connection.terminate(args.name, now=args.now)
+    deadline = None if args.deadline is None else duration.parse(args.deadline)
+    connection.terminate(args.name, now=args.now, deadline=deadline)
     if not args.now:
         print(f"group {args.name} takes no more sessions; its machines go when they are empty")
+        if deadline is not None:
+            note(f"what can be moved is moved in {args.deadline}; `atoll agent uncordon` cancels this for a machine")
         note(back)
         return 0
     deadline, shown = time.monotonic() + limit, ""

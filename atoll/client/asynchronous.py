@@ -186,12 +186,12 @@ class AsyncClient:
         """Return an agent by id or name."""
         return await self.call(calls.agent(ref))
 
-    async def cordon(self, ref: str) -> AgentView:
-        """Let an agent take no new session."""
-        return await self.call(calls.agent(ref, "cordon"))
+    async def cordon(self, ref: str, *, deadline: float | None = None) -> AgentView:
+        """Let an agent take no new session; after `deadline` seconds what can take a checkpoint is moved off it."""
+        return await self.call(calls.cordon(ref, deadline))
 
     async def uncordon(self, ref: str) -> AgentView:
-        """Let a cordoned agent take sessions again."""
+        """Let a cordoned agent take sessions again; a deadline is cancelled."""
         return await self.call(calls.agent(ref, "uncordon"))
 
     async def remove_agent(self, ref: str) -> AgentView:
@@ -268,9 +268,12 @@ class AsyncClient:
         """Change an elastic group's bounds."""
         return await self.call(calls.resize(group, least, most))
 
-    async def terminate(self, group: str, *, now: bool = False) -> GroupView:
-        """Close an elastic group: its size becomes 0..0 and its instances go, with `now` whatever runs there."""
-        return await self.call(calls.terminate(group, now))
+    async def terminate(self, group: str, *, now: bool = False, deadline: float | None = None) -> GroupView:
+        """Close an elastic group: its size becomes 0..0 and its instances go, with `now` whatever runs there.
+
+        After `deadline` seconds sessions there that can take a checkpoint, and are not protected, are moved elsewhere.
+        """
+        return await self.call(calls.terminate(group, now, deadline))
 
     async def price_lists(self) -> list[PriceListView]:
         """Return how the prices of all providers stand, without their rows."""

@@ -212,10 +212,21 @@ def agents(everything: bool) -> Call[Page[AgentView]]:
 
 
 def agent(ref: str, verb: str = "") -> Call[AgentView]:
-    """Get an agent, or do `verb` (`cordon`, `uncordon`, `remove`) to it."""
+    """Get an agent, or do `verb` (`uncordon`, `remove`) to it."""
     if verb:
         return Call(method="POST", path=f"/v1/agents/{_q(ref)}:{verb}", answer=AgentView)
     return Call(method="GET", path=f"/v1/agents/{_q(ref)}", answer=AgentView)
+
+
+def cordon(ref: str, deadline: float | None) -> Call[AgentView]:
+    """Let an agent take no new session, and be emptied after `deadline` seconds of what can be moved (None: never)."""
+    path = f"/v1/agents/{_q(ref)}:cordon"
+    return Call(method="POST", path=path, answer=AgentView, body=_due(deadline))
+
+
+def _due(deadline: float | None) -> dict[str, object]:
+    """Return the part of a body that says it; an earlier release knows no such key."""
+    return {} if deadline is None else {"deadline": deadline}
 
 
 def decisions(group: str, limit: int) -> Call[Page[StepView]]:
@@ -321,10 +332,10 @@ def resize(group: str, least: int | None, most: int | None) -> Call[GroupView]:
     return Call(method="POST", path=path, answer=GroupView, body={"min": least, "max": most})
 
 
-def terminate(group: str, now: bool) -> Call[GroupView]:
-    """Close a group; with `now` whatever runs there."""
+def terminate(group: str, now: bool, deadline: float | None) -> Call[GroupView]:
+    """Close a group; with `now` whatever runs there, after `deadline` seconds what can be moved is moved off."""
     path = f"/v1/groups/{_q(group)}:terminate"
-    return Call(method="POST", path=path, answer=GroupView, body={"now": now})
+    return Call(method="POST", path=path, answer=GroupView, body={"now": now, **_due(deadline)})
 
 
 def price_lists() -> Call[Page[PriceListView]]:

@@ -180,12 +180,12 @@ class Client:
         """Return an agent by id or name."""
         return self.call(calls.agent(ref))
 
-    def cordon(self, ref: str) -> AgentView:
-        """Let an agent take no new session."""
-        return self.call(calls.agent(ref, "cordon"))
+    def cordon(self, ref: str, *, deadline: float | None = None) -> AgentView:
+        """Let an agent take no new session; after `deadline` seconds what can take a checkpoint is moved off it."""
+        return self.call(calls.cordon(ref, deadline))
 
     def uncordon(self, ref: str) -> AgentView:
-        """Let a cordoned agent take sessions again."""
+        """Let a cordoned agent take sessions again; a deadline is cancelled."""
         return self.call(calls.agent(ref, "uncordon"))
 
     def remove_agent(self, ref: str) -> AgentView:
@@ -262,9 +262,12 @@ class Client:
         """Change an elastic group's bounds."""
         return self.call(calls.resize(group, least, most))
 
-    def terminate(self, group: str, *, now: bool = False) -> GroupView:
-        """Close an elastic group: its size becomes 0..0 and its instances go, with `now` whatever runs there."""
-        return self.call(calls.terminate(group, now))
+    def terminate(self, group: str, *, now: bool = False, deadline: float | None = None) -> GroupView:
+        """Close an elastic group: its size becomes 0..0 and its instances go, with `now` whatever runs there.
+
+        After `deadline` seconds sessions there that can take a checkpoint, and are not protected, are moved elsewhere.
+        """
+        return self.call(calls.terminate(group, now, deadline))
 
     def price_lists(self) -> list[PriceListView]:
         """Return how the prices of all providers stand, without their rows."""

@@ -47,7 +47,7 @@ class SessionView(View):
     """A session. `cost` is what it has cost up to now, `saved` that against on-demand prices.
 
     `wait_s` is the time it has waited for a place, over all attempts. `moves` counts how often it was moved;
-    `moving` is the reason of the move that is under way.
+    `moving` is the reason of the move that is under way. `ran_s` is how long earlier attempts ran whose work was kept.
     """
 
     id: str
@@ -77,10 +77,14 @@ class SessionView(View):
     ended_at: float | None
     spec: dict[str, Any]
     approved_by: str = ""
+    ran_s: float = 0.0
 
 
 class AgentView(View):
-    """An agent with what it has, what is free, and whether its link is up. `runs` are its live run ids."""
+    """An agent with what it has, what is free, and whether its link is up. `runs` are its live run ids.
+
+    `drain_until` (Unix seconds) is when what can be moved is moved off one that drains (none: never).
+    """
 
     id: str
     name: str
@@ -97,6 +101,7 @@ class AgentView(View):
     spot: bool
     instance: str
     epoch: int
+    drain_until: float | None
     protected: bool
     runs: list[str]
     facts: dict[str, str]
@@ -129,7 +134,10 @@ class InstanceView(View):
 
 
 class SiteView(View):
-    """A place, with what its agents have and what is free there; `upkeep` is what its price follows from."""
+    """A place, with what its agents have and what is free there; `upkeep` is what its price follows from.
+
+    `egress` is what a GiB that leaves it costs.
+    """
 
     name: str
     labels: dict[str, str]
@@ -140,6 +148,7 @@ class SiteView(View):
     free: SlotsView
     created_at: float
     upkeep: str = ""
+    egress: float = 0.0
 
 
 class GroupView(View):
@@ -306,6 +315,7 @@ class CostView(View):
     egress: float = 0.0
     risk: float = 0.0
     scarcity: float = 0.0
+    policy: float = 0.0
 
 
 class OfferView(View):

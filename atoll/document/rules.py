@@ -132,7 +132,7 @@ def _approve(doc: Fields) -> Approve:
 def _prefer(doc: Fields) -> Prefer:
     rule = Prefer(when=_when(doc, "True"), cost=doc.text("cost"))
     if not rule.cost:
-        raise doc.missing("cost", "write a factor like x1.5, or units like +0.20")
+        raise doc.missing("cost", 'write a factor like x1.5, or units in quotes like "+0.20"')
     _checked(doc, "cost", lambda: preference(rule.cost))
     doc.done()
     return rule

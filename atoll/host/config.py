@@ -78,6 +78,7 @@ class TimesSection:
     """`[times]`, in seconds: periods of the control plane, each named as in `federation.control.config`."""
 
     schedule_s: float = 2.0
+    home_s: float = 15.0
     launch_s: float = 2.0
     observe_s: float = 3.0
     absent_after_s: float = 60.0

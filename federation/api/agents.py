@@ -1,5 +1,8 @@
 """Routes of agents: list, look, cordon, uncordon, remove, and why."""
 
+import msgspec
+
+from atoll import duration
 from atoll.client import views as api
 from federation.api import observe, views
 from federation.api.route import Access, Call, Page, Query, Route
@@ -13,6 +16,12 @@ class ListQuery(Query):
     all: bool = False
     site: str = ""
     group: str = ""
+
+
+class Cordon(msgspec.Struct, kw_only=True):
+    """After `deadline` seconds (absent: never) sessions with a checkpoint that are not protected are moved off it."""
+
+    deadline: float | None = None
 
 
 async def list_(call: Call) -> Page[api.AgentView]:
@@ -33,13 +42,15 @@ async def get(call: Call) -> api.AgentView:
 
 
 async def cordon(call: Call) -> api.AgentView:
-    """Let an agent take no new session."""
-    await call.control.agents.cordon(call.path["ref"], by=call.caller.owner)
+    """Let an agent take no new session, and move off it what can be moved once the deadline, if any, is over."""
+    body: Cordon = call.body
+    deadline_s = None if body.deadline is None else duration.parse(body.deadline)
+    await call.control.agents.cordon(call.path["ref"], by=call.caller.owner, deadline_s=deadline_s)
     return await get(call)
 
 
 async def uncordon(call: Call) -> api.AgentView:
-    """Let an agent take sessions again."""
+    """Let an agent take sessions again; a deadline is cancelled."""
     await call.control.agents.uncordon(call.path["ref"], by=call.caller.owner)
     return await get(call)
 
@@ -66,7 +77,7 @@ ROUTES = (
         answer=api.AgentView, summary="Look at an agent",
     ),
     Route(
-        method="POST", path=_BASE + "/{ref}:cordon", handle=cordon, access=Access.USER,
+        method="POST", path=_BASE + "/{ref}:cordon", handle=cordon, access=Access.USER, body=Cordon,
         answer=api.AgentView, summary="Let an agent take no new session",
     ),
     Route(

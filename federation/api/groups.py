@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from atoll import duration
 from atoll.client import views as api
 from atoll.document import group as read
 from atoll.plan import Note, Step
@@ -28,9 +29,13 @@ class Resize(msgspec.Struct, kw_only=True):
 
 
 class Terminate(msgspec.Struct, kw_only=True):
-    """With `now` the group's instances end at once, whatever runs there; else when they are empty."""
+    """With `now` the group's instances end at once, whatever runs there; else when they are empty.
+
+    After `deadline` seconds (absent: never) sessions with a checkpoint that are not protected are moved off them.
+    """
 
     now: bool = False
+    deadline: float | None = None
 
 
 async def _view(call: Call, name: str) -> api.GroupView:
@@ -77,7 +82,12 @@ async def resize(call: Call) -> api.GroupView:
 async def terminate(call: Call) -> api.GroupView:
     """Close an elastic group: its size becomes 0..0 and its instances go, with `now` whatever runs there."""
     body: Terminate = call.body
-    row = await call.control.groups.terminate(call.path["name"], now=body.now, by=call.caller.owner)
+    row = await call.control.groups.terminate(
+        call.path["name"],
+        now=body.now,
+        by=call.caller.owner,
+        deadline_s=None if body.deadline is None else duration.parse(body.deadline),
+    )
     return await _view(call, row.name)
 
 

@@ -96,8 +96,8 @@ class AgentsPort(Protocol):
         """Return one by id or name."""
         ...
 
-    async def cordon(self, ref: str, by: str) -> Agent:
-        """Let it take no new session."""
+    async def cordon(self, ref: str, by: str, deadline_s: float | None = None) -> Agent:
+        """Let it take no new session; after `deadline_s` seconds what can take a checkpoint is moved off it."""
         ...
 
     async def uncordon(self, ref: str, by: str) -> Agent:
@@ -148,7 +148,7 @@ class GroupsPort(NounsPort[Group], Protocol):
         """Change an elastic group's bounds."""
         ...
 
-    async def terminate(self, name: str, *, now: bool, by: str) -> Group:
+    async def terminate(self, name: str, *, now: bool, by: str, deadline_s: float | None = None) -> Group:
         """Close an elastic group; with `now` whatever runs there."""
         ...
 

@@ -72,6 +72,7 @@ def session(row: Session, now: float, names: Mapping[str, str], address: Address
         started_at=row.started_at,
         ended_at=row.ended_at,
         approved_by=row.approved_by,
+        ran_s=row.ran_s,
         spec=dump_session_spec(row.spec),
     )
 
@@ -109,6 +110,7 @@ def agent(
         spot=row.spot,
         instance=row.instance,
         epoch=row.epoch,
+        drain_until=row.drain_until,
         protected=protected,
         runs=list(runs),
         facts=dict(row.facts),
@@ -156,6 +158,7 @@ def site(row: Site, agents: Iterable[views.AgentView], all_slots: Mapping[str, t
         free=slots(total(free for _, free in pairs)),
         created_at=row.created_at,
         upkeep=row.upkeep.formula if row.upkeep else "",
+        egress=units(row.egress),
     )
 
 
@@ -246,6 +249,7 @@ def _offer(row: Offer) -> views.OfferView:
             egress=units(row.parts.egress),
             risk=units(row.parts.risk),
             scarcity=units(row.parts.scarcity),
+            policy=units(row.parts.policy),
         ),
     )
 

@@ -14,14 +14,16 @@ from federation.control.world import World
 
 
 class Admission:
-    """Looks at every waiting session before it is routed."""
+    """Looks at every waiting session before it is routed. `limited` are those kept to own machines, with why."""
 
     def __init__(self, changes: Changes, budgets: Budgets) -> None:
+        self.limited: dict[str, Held] = {}
         self._changes = changes
         self._budgets = budgets
 
     async def admit(self, world: World, active: Active) -> list[Demand]:
         """Return the demands of those that may go on, some of them limited to own machines; hold the others."""
+        self.limited = {}
         if not world.waiting:
             return []
         accounts = await self._budgets.look()
@@ -32,6 +34,7 @@ class Admission:
             asked = demand(row, active.max_wait(row))
             why = active.admit(row) or accounts.before(row)
             if why is None and (limited := accounts.owned_only(row)):
+                self.limited[row.id] = limited
                 groups = tuple(name for name in own if not asked.groups or name in asked.groups)
                 why = None if groups else limited
                 asked = replace(asked, groups=groups)

@@ -58,7 +58,7 @@ class Adoption:
             begun = [move for move in proposed.moves if not await self._moves.begin(change, move)]
             done = [step for step in proposed.steps if await self._adopt_step(change, step, accounts)]
             await self._await(change, dict(proposed.awaits), changed | freed, {step.instance for step in done})
-            kept = replace(proposed, moves=tuple(begun))
+            kept = replace(proposed, moves=tuple(begun), steps=tuple(done))
             if done or begun or changed or freed or self._says_more(proposed):
                 await change.tx.insert(kept)
             if proposed.generation % 50 == 0:

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 
 from atoll.agent import Agent
+from atoll.duration import rough
 from atoll.errors import Conflict, NotFound
 from atoll.instance import Instance
 from atoll.session import Session
 from atoll.slots import Slots, total
 from atoll.states import KEPT, PLACED, AgentState, InstanceState, Reason
 from federation.control.changes import Change, Changes
+from federation.control.demands import protection
 from federation.control.links import Links, LiveAgent
 from federation.control.members import holders, vanished
 from tunnel import wire
@@ -117,9 +119,7 @@ async def cordon(change: Change, row: Agent, message: str, until: float | None) 
     return row
 
 
-async def drain(
-    change: Change, row: Agent, reason: Reason, message: str, *, until: float | None = None
-) -> Agent:
+async def drain(change: Change, row: Agent, reason: Reason, message: str, *, until: float | None = None) -> Agent:
     """Decide that an agent empties: a new epoch, which its acknowledgement must reach (I4)."""
     epoch = row.epoch + 1
     row = await change.agent(

@@ -142,7 +142,7 @@ class Control:
         self.why = Explanations(changes, self.sessions, self.agents, self.groups)
         self._observer = observer = Observer(changes, catalog, quotas, clock)
         seating = Seating(changes.mirror, self.links, catalog)
-        views = GroupViews(changes.mirror, self.links, catalog, clock)
+        views = GroupViews(changes, self.links, catalog, clock)
         self.offers = Offers(observer, seating, self.policies)
         self.moves = Moves(changes, self.links, self.sessions, observer, seating, config)
         adoption = Adoption(changes, observer, self.agents, self.budgets, self.moves, kept=config.plans_kept)

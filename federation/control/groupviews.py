@@ -1,6 +1,7 @@
 """Groups as the planner sees them: agents with what runs there, instances on their way, offers and limits."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from atoll.agent import Agent
 from atoll.clock import Clock
@@ -8,13 +9,17 @@ from atoll.group import Group, GroupKind
 from atoll.instance import Instance, Shape
 from atoll.session import Session
 from atoll.states import AgentState, InstanceState, Reason
+from autoscaler.pools import predict
+from autoscaler.predict import Arrivals
 from autoscaler.view import AgentView, ColdView, GroupView, PendingView, RunningView
 from federation.control.agents import used
+from federation.control.arrivals import History
 from federation.control.catalog import Catalog
+from federation.control.changes import Changes
+from federation.control.deadlines import pace
 from federation.control.demands import demand, protection, ran_s
 from federation.control.hours import hot_count
 from federation.control.links import Links
-from federation.control.mirror import Mirror
 from federation.control.seating import blocks
 from federation.control.world import World
 
@@ -27,8 +32,10 @@ ENDING = (_I.STOPPING, _I.ENDING)
 class GroupViews:
     """Draws the planner's views. Idle and growth times are kept here: they are rebuilt within one interval."""
 
-    def __init__(self, mirror: Mirror, links: Links, catalog: Catalog, clock: Clock) -> None:
-        self._mirror = mirror
+    def __init__(self, changes: Changes, links: Links, catalog: Catalog, clock: Clock) -> None:
+        self._mirror = changes.mirror
+        self._history = History(changes)
+        self._arrivals: Mapping[str, Arrivals] = {}
         self._links = links
         self._catalog = catalog
         self._clock = clock
@@ -40,10 +47,15 @@ class GroupViews:
         for name in groups:
             self._grew_at[name] = self._clock.monotonic()
 
+    async def learn(self, world: World) -> None:
+        """Note which sessions came, for groups that predict their hot pools: before any of them is placed."""
+        self._arrivals = await self._history.look(world)
+
     def draw(self, world: World, awaits: Sequence[tuple[str, str]]) -> list[GroupView]:
         """Return the planner's views; `awaits` are the last plan's pairs of session and instance.
 
-        Of a fixed group, whose agents a plan lends to gangs only, agents are drawn where a gang waits.
+        Of a fixed group, whose agents a plan lends to gangs only, agents are drawn where a gang waits, and where the
+        time to drain one of them is over.
         """
         self._note_idle(world, self._clock.monotonic())
         awaited: dict[str, list[str]] = {}
@@ -53,18 +65,21 @@ class GroupViews:
             if session in waiting:
                 awaited.setdefault(instance, []).append(session)
         gangs = any(row.spec.nodes > 1 for row in world.waiting)
-        return [self._group(world, group, awaited, gangs=gangs) for group in world.groups]
+        leave = {row.group for row in world.agents if row.drain_until is not None and row.drain_until <= world.now}
+        drawn = {row.name for row in world.groups if gangs or row.kind is GroupKind.ELASTIC or row.name in leave}
+        return [self._group(world, group, awaited, fully=group.name in drawn) for group in world.groups]
 
-    def _group(self, world: World, group: Group, awaited: Mapping[str, list[str]], *, gangs: bool) -> GroupView:
+    def _group(self, world: World, group: Group, awaited: Mapping[str, list[str]], *, fully: bool) -> GroupView:
         mine = world.instances_of.get(group.name, ())
         by_id = {row.id: row for row in mine}
-        elastic = group.kind is GroupKind.ELASTIC
-        agents = world.agents_of.get(group.name, ()) if elastic or gangs else ()
+        agents = world.agents_of.get(group.name, ()) if fully else ()
         arriving = {agent.instance for agent in agents if agent.instance and not agent.epoch}
-        return GroupView(
+        shapes = tuple(world.offered(group))
+        start_s = max((shape.start_s for shape in shapes), default=0.0)
+        view = GroupView(
             group=group,
             agents=tuple(
-                self._agent(agent, by_id.get(agent.instance), world.now)
+                self._agent(agent, by_id.get(agent.instance), world.now, start_s)
                 for agent in agents
                 if _usable(by_id.get(agent.instance), agent)
             ),
@@ -76,15 +91,17 @@ class GroupViews:
             cold=tuple(ColdView(instance=row.id, shape=row.shape) for row in mine if row.state is _I.STOPPED),
             ending=sum(row.state in ENDING for row in mine),
             stopping=sum(row.state is _I.STOPPING for row in mine),
-            shapes=tuple(world.offered(group)),
+            shapes=shapes,
             blocked=blocks(self._catalog, world, group),
             limits=world.limits.get(group.provider, ()),
             since_growth_s=self._clock.monotonic() - self._grew_at.get(group.name, -1e9),
             settled=self._links.settled,
-            hot=hot_count(group, world.now) if elastic else None,
+            hot=hot_count(group, world.now) if group.kind is GroupKind.ELASTIC else None,
         )
+        came = self._arrivals.get(group.name)
+        return replace(view, predicted=predict(view, came, world.now)) if came else view
 
-    def _agent(self, row: Agent, instance: Instance | None, now: float) -> AgentView:
+    def _agent(self, row: Agent, instance: Instance | None, now: float, start_s: float) -> AgentView:
         live = self._links.live(row.id)
         sessions = self._mirror.on_agent(row.id)
         why = next((why for why in (protection(session, now) for session in sessions) if why), Reason.NONE)
@@ -98,7 +115,7 @@ class GroupViews:
             sessions=tuple(session.id for session in sessions),
             protected=why is not Reason.NONE,
             protected_why=why or Reason.PROTECTED,
-            running=tuple(running(session, now) for session in sessions if session.spec.checkpoint),
+            running=tuple(running(session, now, start_s) for session in sessions if session.spec.checkpoint),
             idle_s=0.0 if idle_since is None else self._clock.monotonic() - idle_since,
             paid_s=_paid_s(instance, now),
             state=row.state,
@@ -108,6 +125,7 @@ class GroupViews:
             acknowledged_epoch=row.acknowledged_epoch,
             notice=bool(live and live.notice),
             by_user=row.state is AgentState.DRAINING and row.reason is Reason.USER,
+            drain_left_s=None if row.drain_until is None else row.drain_until - now,
         )
 
     def _note_idle(self, world: World, now: float) -> None:
@@ -121,8 +139,11 @@ class GroupViews:
             del self._idle_since[agent]
 
 
-def running(row: Session, now: float) -> RunningView:
-    """Return a placed session as far as moving it goes. What has run for long is likely to run for long still."""
+def running(row: Session, now: float, start_s: float) -> RunningView:
+    """Return a placed session as far as moving it goes. What has run for long is likely to run for long still.
+
+    `start_s` is how long another machine for it would take to start.
+    """
     ran = ran_s(row, now)
     return RunningView(
         session=row.id,
@@ -133,6 +154,7 @@ def running(row: Session, now: float) -> RunningView:
         checkpoint=row.spec.checkpoint,
         protected=protection(row, now) is not Reason.NONE,
         moving=row.moving is not None,
+        pace=pace(row, now, start_s),
     )
 
 

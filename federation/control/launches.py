@@ -64,19 +64,18 @@ class Launches:
 
     async def round(self) -> float | None:
         """Start the next action of every instance that has none in flight; observe clouds when it is time."""
-        async with self._changes.look() as tx:
-            rows = await tx.find(Instance, state=[str(state) for state in _I if state is not _I.GONE])
-            providers = {row.name: row for row in await tx.find(Provider)}
-            groups = {row.name: row for row in await tx.find(Group)}
-            self._owner = await tx.setting("installation") or ""
-            silent = {a.instance for a in await tx.find(Agent, state=list(KEPT)) if a.instance and not a.epoch}
-        for row in rows:
-            provider = providers.get(row.provider)
+        if not self._owner:
+            async with self._changes.look() as tx:
+                self._owner = await tx.setting("installation") or ""
+        kept = await self._changes.rows()
+        silent = {agent.instance for agent in kept.agents.values() if agent.instance and not agent.epoch}
+        for row in kept.instances.values():
+            provider = kept.providers.get(row.provider)
             never_heard = row.state is _I.JOINED and row.id in silent
             if provider and row.id not in self._busy and (row.state in _TRANSIENT or never_heard):
-                self._begin(row.id, self._act(row, provider, groups.get(row.group)))
-        for name, provider in providers.items():
-            mine = [row for row in rows if row.provider == name]
+                self._begin(row.id, self._act(row, provider, kept.groups.get(row.group)))
+        for name, provider in kept.providers.items():
+            mine = [row for row in kept.instances.values() if row.provider == name]
             if mine and f"observe {name}" not in self._busy and self._due(name, mine):
                 self._begin(f"observe {name}", self._observe(provider))
         return None
@@ -202,8 +201,8 @@ class Launches:
 
     async def _learn(self, row: Instance, error: Quota) -> None:
         """The account may have no more of this: what is live now is taken for its limit."""
-        async with self._changes.look() as tx:
-            live = await tx.find(Instance, provider=row.provider, state=[str(s) for s in _I if s is not _I.GONE])
+        kept = await self._changes.rows()
+        live = [each for each in kept.instances.values() if each.provider == row.provider]
         self._quotas.learn(row.provider, row.shape, error, live)
 
     async def _unsure(self, row: Instance, group: Group | None, error: ProviderError) -> None:
@@ -331,9 +330,8 @@ class Launches:
         machines = await self._changes.steps.run("observe.list", lambda: driver.describe(self._owner))
         self._observed_at[provider.name] = self._clock.monotonic()
         listed = {machine.intent: machine for machine in machines}
-        async with self._changes.look() as tx:
-            rows = await tx.find(Instance, provider=provider.name, state=[str(s) for s in _I if s is not _I.GONE])
-        for row in rows:
+        kept = await self._changes.rows()
+        for row in [row for row in kept.instances.values() if row.provider == provider.name]:
             machine = listed.get(row.id)
             if machine is None:
                 await self._unlisted(row, "the cloud has not listed it for a while: someone else ended it")

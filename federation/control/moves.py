@@ -95,7 +95,7 @@ class Moves:
         checkpoint = row.spec.checkpoint
         moving = Moving(
             reason=move.reason,
-            message=_told(move),
+            message=move.message,
             to=tuple(_member(rank, offer) for rank, offer in enumerate(move.to)),
             site=move.to[0].site if move.to else "",
             group=move.to[0].group if move.to else "",
@@ -285,12 +285,6 @@ async def _stop(change: Change, row: Session, message: str) -> None:
 
 def _member(rank: int, offer: Offer) -> Member:
     return Member(rank=rank, agent=offer.target, slots=offer.slots, price=offer.price)
-
-
-def _told(move: Move) -> str:
-    if not move.saving:
-        return move.message
-    return f"{move.message}; saves about {money.text(move.saving)} for {money.text(move.lost)} of work done again"
 
 
 def _where(moving: Moving) -> str:

@@ -13,10 +13,11 @@ from atoll.instance import Instance, Shape
 from atoll.plan import Plan
 from atoll.price import PriceList
 from atoll.site import Site
-from atoll.states import KEPT, AgentState, InstanceState, Reason
-from federation.control.agents import Agents, drain
+from atoll.states import KEPT, InstanceState, Reason
+from federation.control.agents import Agents, cordon
 from federation.control.catalog import Catalog
 from federation.control.changes import Change, Changes
+from federation.control.hours import check_zone
 from federation.control.sealing import check_clear
 from providers.errors import ProviderError
 from providers.port import Driver
@@ -155,20 +156,24 @@ class Groups(Named[Group]):
         self._on_change()
         return row
 
-    async def terminate(self, name: str, *, now: bool, by: str) -> Group:
+    async def terminate(self, name: str, *, now: bool, by: str, deadline_s: float | None = None) -> Group:
         """Close an elastic group: its size becomes 0..0, so that nothing comes back before it is resized.
 
         Its agents take no more sessions and go when they are empty; what is cold or still coming ends now.
+        After `deadline_s` seconds sessions there that can take a checkpoint and are not protected are moved elsewhere.
         With `now` every instance is ended at once, whatever runs there: those sessions are queued again, if
         they may be retried, once their machine is seen gone.
         """
+        if now and deadline_s is not None:
+            raise Invalid("now or with a deadline, not both", hint="leave one of them out")
         why = f"group {name} was terminated by {by}"
         async with self._changes.commit("group.terminate") as change:
             row = await self._elastic(change, name)
             row = await self._resized(change, replace(row, size=Size(min=0, max=0)), why)
+            until = None if deadline_s is None else change.now + deadline_s
             drained = [
-                await drain(change, agent, Reason.USER, why)
-                for agent in await change.tx.find(Agent, group=name, state=AgentState.READY)
+                await cordon(change, agent, why, until)
+                for agent in await change.tx.find(Agent, group=name, state=list(KEPT))
             ]
             for instance in await change.tx.find(Instance, group=name, state=LIVE if now else EMPTY):
                 await change.end(instance, Reason.USER, why)
@@ -206,6 +211,8 @@ class Groups(Named[Group]):
             )
         if not 0 <= row.size.min <= row.size.max:
             raise Invalid(f"size is {row.size.min}..{row.size.max}", hint="it must be 0 <= min <= max")
+        for hours in (*row.hours, *(time.hours for time in row.pools.hot_times)):
+            check_zone(hours.zone)
         if have and (have.kind, have.provider, have.site) != (row.kind, row.provider, row.site):
             raise Conflict("kind, provider and site of a group cannot change", hint="create another group")
         if not await change.tx.get(Site, row.site):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from atoll import money
 from atoll.agent import Agent
 from atoll.clock import Chance
 from atoll.ids import PLAN, new_id
@@ -18,12 +19,13 @@ from federation.control.adoption import Adoption
 from federation.control.agents import used
 from federation.control.budgets import Budgets
 from federation.control.changes import Change, Changes
+from federation.control.deadlines import paced
 from federation.control.demands import arriving, demand, movable, running
 from federation.control.groupviews import GroupViews
 from federation.control.links import Links
 from federation.control.moves import leaving
 from federation.control.policies import Policies
-from federation.control.rulings import Active, denies
+from federation.control.rulings import Active, Held, denies
 from federation.control.seating import Seating
 from federation.control.spending import Accounts, need
 from federation.control.world import Observer, World
@@ -69,6 +71,7 @@ class Scheduling:
         self._plan_s = plan_s
         self._home_at = 0.0
         self._rounds = 0
+        self._withheld: set[str] = set()
         self._told_at: dict[str, float] = {}
 
     async def round(self) -> bool:
@@ -76,7 +79,9 @@ class Scheduling:
         self._rounds += 1
         active = await self._policies.active()
         world = await self._observer.look()
-        demands = await self._admission.admit(world, active)
+        await self._views.learn(world)
+        terms = _terms(world, active)
+        demands = paced(await self._admission.admit(world, active), world.waiting, world, terms)
         if await self._make_way(world, demands, active):
             world = await self._observer.look()
         decisions = self._decide(world, demands, active)
@@ -86,11 +91,11 @@ class Scheduling:
             world = await self._observer.look()
         proposed = plan(
             self._views.draw(world, self._adoption.last.awaits if self._adoption.last else ()),
-            self._unplaced(world, decisions, demands),
+            self._unplaced(world, decisions, demands, terms),
             plan_id=new_id(PLAN, self._chance),
             generation=await self._adoption.generation(),
             at=world.now,
-            terms=_terms(world, active),
+            terms=terms,
             left=self._time_left(),
         )
         proposed = self._with_homecoming(world, proposed, demands, decisions, active)
@@ -117,7 +122,9 @@ class Scheduling:
             row = rows[live.session]
             self._policies.compare(row, live, shadow.admit(row) or other, world.now)
 
-    def _unplaced(self, world: World, decisions: Sequence[Decision], demands: Sequence[Demand]) -> list[Demand]:
+    def _unplaced(
+        self, world: World, decisions: Sequence[Decision], demands: Sequence[Demand], terms: Terms
+    ) -> list[Demand]:
         """Return what is left to the planner; nothing while agents may still be on their way back after a start.
 
         Who waits for slots by choice, or for those that others make way from, has nothing launched. Who is about to
@@ -125,13 +132,14 @@ class Scheduling:
         """
         if self._links.returning and any(self._links.live(agent.id) is None for agent in world.agents):
             return []
-        waiting = {row.id for row in world.waiting}
+        waiting = {row.id for row in world.waiting} - self._withheld
         left = [
             asked
             for asked, decision in zip(demands, decisions, strict=True)
             if asked.session in waiting and _for_planner(decision)
         ]
-        return left + [demand(row) for row in leaving(world.placed)]
+        gone = leaving(world.placed)
+        return left + paced([demand(row) for row in gone], gone, world, terms)
 
     def _time_left(self) -> Callable[[], float] | None:
         """Return what tells a plan how long it may still look for cheaper launches."""
@@ -184,11 +192,13 @@ class Scheduling:
     async def _place(self, world: World, decisions: Sequence[Decision], active: Active) -> bool:
         """Store every decision that is news; start what was placed, hold what cannot run, make room where said."""
         rows = {row.id: row for row in world.waiting}
-        told = [d for d in decisions if self._is_news(rows[d.session], d, world.now)]
+        backs = {d.session: self._kept_back(rows[d.session], d, active) for d in decisions}
+        self._withheld = {key for key, why in backs.items() if why}
+        told = [d for d in decisions if self._is_news(rows[d.session], d, backs[d.session], world.now)]
         if not told:
             return False
         attempts = {row.id: row.attempt for row in world.placed}
-        victims = [_preempted(key, d, attempts) for d in told for key in d.preempts if key in attempts]
+        victims = [_preempted(key, rows[d.session], attempts) for d in told for key in d.preempts if key in attempts]
         async with self._changes.commit("session.place") as change:
             accounts = await self._budgets.open(change)
             taken: dict[str, Slots] = {}
@@ -199,10 +209,8 @@ class Scheduling:
                 await change.tx.decide(row.id, decision, change.now)
                 if decision.outcome is Outcome.PLACE:
                     await self._start(change, row, decision, active, accounts, taken)
-                elif decision.outcome is Outcome.HOLD:
-                    await change.session(
-                        row, _S.HELD, decision.reason, decision.message, hint=decision.hint, instance=""
-                    )
+                elif why := backs[row.id]:
+                    await hold(change, row, why)
                 elif row.reason is not decision.reason and row.state is not _S.PROVISIONING:
                     await change.session(row, _S.QUEUED, decision.reason, decision.message, hint=decision.hint)
         self._told_at = {key: at for key, at in self._told_at.items() if key in rows}
@@ -211,14 +219,23 @@ class Scheduling:
             await self._adoption.begin(victims)
         return any(d.outcome is Outcome.PLACE for d in told) or bool(victims)
 
-    def _is_news(self, row: Session, decision: Decision, now: float) -> bool:
+    def _kept_back(self, row: Session, decision: Decision, active: Active) -> Held | None:
+        """Return why a session is held that is not placed now: nothing can run it, or what it would cost."""
+        if decision.outcome is Outcome.HOLD:
+            limited = self._admission.limited.get(row.id)
+            return limited or Held(reason=decision.reason, message=decision.message, hint=decision.hint)
+        if decision.outcome is Outcome.LAUNCH:
+            expected = row.spec.lifetime.expected
+            return active.admit(row, sum(money.cost(offer.price, expected) for offer in decision.taken))
+        return None
+
+    def _is_news(self, row: Session, decision: Decision, back: Held | None, now: float) -> bool:
         """A waiting session's text changes with its reason, not with every new number in it."""
         if decision.outcome is Outcome.PLACE or decision.preempts:
             return True
         late = now - self._told_at.get(row.id, -TOLD_S) >= TOLD_S
-        if decision.outcome is Outcome.HOLD:
-            told = (row.state, row.reason, row.message) == (_S.HELD, decision.reason, decision.message)
-            return late or not told
+        if back:
+            return late or (row.state, row.reason, row.message) != (_S.HELD, back.reason, back.message)
         return late or (row.state is not _S.PROVISIONING and row.reason is not decision.reason)
 
     async def _start(
@@ -276,12 +293,12 @@ def _for_planner(decision: Decision) -> bool:
     return decision.outcome is Outcome.WAIT and not decision.preempts and not chose
 
 
-def _preempted(session: str, decision: Decision, attempts: Mapping[str, int]) -> Move:
+def _preempted(session: str, by: Session, attempts: Mapping[str, int]) -> Move:
     return Move(
         session=session,
         attempt=attempts[session],
         reason=Reason.PREEMPTED,
-        message=f"makes room for {decision.session}, which has a higher priority",
+        message=f"makes room for {by.name}, which has a higher priority",
     )
 
 

@@ -1,5 +1,7 @@
 """The router's index, kept true by what changes: agents' seats one by one, groups' offers at every look."""
 
+from datetime import UTC, datetime
+
 from atoll.agent import Agent
 from atoll.group import Group, GroupKind
 from atoll.site import Site
@@ -7,7 +9,7 @@ from atoll.states import AgentState, InstanceState, Reason
 from autoscaler.limits import Limits
 from federation.control.agents import used
 from federation.control.catalog import Catalog
-from federation.control.hours import open_now
+from federation.control.hours import next_change, open_now
 from federation.control.links import Links
 from federation.control.mirror import Mirror
 from federation.control.world import World
@@ -22,7 +24,7 @@ class Seating:
         self._mirror = mirror
         self._links = links
         self._catalog = catalog
-        self._open: dict[str, bool] = {}
+        self._shut: dict[str, str] = {}
         self._known: dict[str, tuple[Site | None, Group, bool]] = {}
 
     def capacity(self, world: World) -> Capacity:
@@ -34,7 +36,7 @@ class Seating:
             self._seat(key)
         for name in self._known.keys() - {group.name for group in world.groups}:
             self._capacity.set_launchables(name, ())
-            del self._known[name], self._open[name]
+            del self._known[name], self._shut[name]
         for group in world.groups:
             if group.kind is GroupKind.ELASTIC:
                 self._capacity.set_launchables(group.name, self._launchables(world, group))
@@ -48,7 +50,8 @@ class Seating:
             known = (self._mirror.sites.get(group.site), group, is_open)
             if self._known.get(group.name) != known:
                 found.update(row.id for row in world.agents_of.get(group.name, ()))
-            self._known[group.name], self._open[group.name] = known, is_open
+                self._known[group.name] = known
+                self._shut[group.name] = "" if is_open else _shut(group, world.now)
         return found
 
     def _seat(self, key: str) -> None:
@@ -88,14 +91,14 @@ class Seating:
     def _closed(self, agent: Agent) -> tuple[Reason, str]:
         live = self._links.live(agent.id)
         if agent.state is AgentState.DRAINING:
-            return Reason.AWAITING_ACKNOWLEDGEMENT, f"is being emptied: {agent.message}"
+            told = agent.acknowledged_epoch >= agent.cordon_epoch
+            return agent.reason if told else Reason.AWAITING_ACKNOWLEDGEMENT, f"is being emptied: {agent.message}"
         if live is None:
             return Reason.DISCONNECTED, "its link is down"
         if live.notice:
             return Reason.SPOT_NOTICE, live.notice
-        if not self._open.get(agent.group, True):
-            hours = ", ".join(each.text for each in self._mirror.groups[agent.group].hours)
-            return Reason.OUTSIDE_HOURS, f"takes sessions only at {hours}"
+        if shut := self._shut.get(agent.group):
+            return Reason.OUTSIDE_HOURS, shut
         return Reason.NONE, ""
 
     def _launchables(self, world: World, group: Group) -> list[Launchable]:
@@ -124,6 +127,13 @@ class Seating:
                 )
             )
         return launchables
+
+
+def _shut(group: Group, now: float) -> str:
+    """Return when a group that takes no sessions now will again."""
+    text = f"takes sessions only at {', '.join(each.text for each in group.hours)}"
+    opens = next_change(group.hours, now)
+    return text if opens is None else f"{text}: next from {datetime.fromtimestamp(opens, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _driver(agent: Agent) -> tuple[int, ...]:

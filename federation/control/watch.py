@@ -31,10 +31,10 @@ class Watch:
 
     async def round(self) -> float | None:
         """Look at all sessions once; return when the next move's time is over, in seconds."""
-        async with self._changes.look() as tx:
-            placed = await tx.find(Session, state=sorted(PLACED))
-            waiting = await tx.find(Session, state=sorted(WAITING))
-            agents = {row.id: row for row in await tx.find(Agent, state=list(KEPT))}
+        rows = await self._changes.rows()
+        placed = [row for row in rows.sessions.values() if row.state in PLACED]
+        waiting = [row for row in rows.sessions.values() if row.state in WAITING]
+        agents = dict(rows.agents)
         await self._expire(placed, waiting)
         for row in placed:
             self._tell(row, agents)

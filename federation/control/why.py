@@ -8,7 +8,8 @@ from atoll.event import Event
 from atoll.offer import Decision
 from atoll.plan import Move, Note, Plan, Step
 from atoll.session import Session
-from federation.control.agents import Agents
+from atoll.states import PLACED
+from federation.control.agents import Agents, outlook
 from federation.control.changes import Changes
 from federation.control.named import Groups
 from federation.control.sessions import Sessions
@@ -64,6 +65,8 @@ class Explanations:
     async def agent(self, ref: str) -> Why:
         """Explain an agent: why it was kept, drained or ended."""
         row = await self._agents.get(ref)
+        async with self._changes.look() as tx:
+            there = await tx.find(Session, agent=row.id, state=sorted(PLACED))
         return Why(
             kind="agent",
             id=row.id,
@@ -71,6 +74,7 @@ class Explanations:
             state=row.state,
             reason=row.reason,
             message=row.message,
+            hint=outlook(row, there, self._changes.clock.now()),
             steps=await self._steps(lambda x: _of_agent(x, row.id)),
             events=await self._events("agent", row.id),
         )

@@ -8,20 +8,20 @@ integer keys: GPUs first, so that a session without a GPU takes an agent whose G
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from atoll.instance import Shape
 from atoll.slots import Request, Slots
 from atoll.states import Reason
-
-if TYPE_CHECKING:
-    from federation.routing.lens import Lens
 
 BIN_SIZE = 256
 """Bounds the walk over agents that are too full in the later parts of their key."""
 
 Key = tuple[int, int, int, int, str]
 """Free gpu (milli, all models), cpu (milli), memory and disk (bytes), and the agent's id."""
+
+NOTHING: Key = (0, 0, 0, 0, "")
+"""The key of no agent: less than any."""
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -126,7 +126,7 @@ class Make:
     `free` are the GPUs (milli) that its open agents have free, `models` which they have; `mixed`: several.
     """
 
-    __slots__ = ("_ordered", "_rank", "by_kind", "capacity", "free", "kind", "mixed", "models", "number")
+    __slots__ = ("_most", "_ordered", "_rank", "by_kind", "capacity", "free", "kind", "mixed", "models", "number")
 
     def __init__(self, kind: MakeKind, number: int) -> None:
         self.kind = kind
@@ -135,6 +135,7 @@ class Make:
         self.models = tuple(gpu.model for gpu in kind.capacity.gpu if gpu.milli)
         self.mixed = len(kind.capacity.gpu) > 1
         self.free = 0
+        self._most: Key | None = NOTHING
         self.by_kind: dict[BinKind, list[Bin]] = {}
         self._ordered: list[Bin] | None = None
         self._rank: dict[Bin, int] = {}
@@ -153,6 +154,23 @@ class Make:
         """The place of each bin in `bins`, as of when that was last asked for."""
         return self._rank
 
+    @property
+    def most(self) -> Key:
+        """The largest key of its open agents; `NOTHING` without any."""
+        if self._most is None:
+            every = (home.order[-1] for alike in self.by_kind.values() for home in alike if home.order)
+            self._most = max(every, default=NOTHING)
+        return self._most
+
+    def changed(self, before: Key, after: Key) -> None:
+        """Note that an open agent's key was `before` and is `after`; `NOTHING` for an agent that came or went."""
+        self.free += after[0] - before[0]
+        if self._most is not None:
+            if after > self._most:
+                self._most = after
+            elif before == self._most:
+                self._most = None
+
     def add(self, home: "Bin") -> None:
         """Take in a new bin."""
         self.by_kind.setdefault(home.kind, []).append(home)
@@ -168,13 +186,9 @@ class Make:
 
 
 class Bin:
-    """Up to `BIN_SIZE` agents of one make, site, group and price.
+    """Up to `BIN_SIZE` agents of one make, site, group and price."""
 
-    `taken` counts its agents that a trial has taken slots from; `closed_by` are the lenses that found no room here
-    for that reason, perhaps: they look again once the trial is undone.
-    """
-
-    __slots__ = ("closed_by", "group", "kind", "make", "number", "order", "price", "rows", "site", "taken")
+    __slots__ = ("group", "kind", "make", "number", "order", "price", "rows", "site")
 
     def __init__(self, make: Make, kind: BinKind, number: int) -> None:
         self.make = make
@@ -183,29 +197,27 @@ class Bin:
         self.number = number
         self.rows: dict[str, Row] = {}
         self.order: list[Key] = []
-        self.taken = 0
-        self.closed_by: list[Lens] = []
 
     def add(self, row: Row) -> None:
         """Take in an agent; only an open one can be found."""
         self.rows[row.seat.agent] = row
         if row.seat.open:
             insort(self.order, row.key)
-            self.make.free += row.key[0]
+            self.make.changed(NOTHING, row.key)
 
     def remove(self, row: Row) -> None:
         """Let go of an agent."""
         del self.rows[row.seat.agent]
         if row.seat.open:
             del self.order[bisect_left(self.order, row.key)]
-            self.make.free -= row.key[0]
+            self.make.changed(row.key, NOTHING)
 
     def move(self, row: Row, free: Slots, key: Key) -> None:
         """Change what an open agent has free."""
         order, before = self.order, row.key
         del order[bisect_left(order, before)]
         insort(order, key)
-        self.make.free += key[0] - before[0]
+        self.make.changed(before, key)
         row.free = free
         row.key = key
 

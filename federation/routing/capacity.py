@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from atoll.instance import Shape
 from atoll.offer import Demand
 from atoll.slots import Slots
-from federation.routing.bins import BIN_SIZE, Bin, BinKind, Launchable, Make, MakeKind, Row, Seat, key_of
+from federation.routing.bins import BIN_SIZE, Bin, BinKind, Key, Launchable, Make, MakeKind, Row, Seat, key_of
 from federation.routing.cost import SiteTerms
 from federation.routing.lens import Lens, LensKey, lens_key
 from federation.routing.rules import PLAIN, Rules
@@ -38,6 +38,8 @@ class Capacity:
         """Rises with every change of what may be launched."""
         self._log: list[Bin | Make] = []
         self._log_start = 0
+        self._tried: dict[str, Row] = {}
+        self._undone = False
 
     # -- what there is ----------------------------------------------------------------------------
 
@@ -69,6 +71,7 @@ class Capacity:
 
     def row(self, agent: str) -> Row | None:
         """Return an agent's entry, with what a trial has left free, or None."""
+        self._settle()
         return self._rows.get(agent)
 
     def seats(self) -> Iterator[Seat]:
@@ -116,6 +119,7 @@ class Capacity:
 
     def makes(self) -> Iterator[Make]:
         """Yield all makes, each with its bins."""
+        self._settle()
         return iter(self._makes.values())
 
     def bins(self) -> Iterator[Bin]:
@@ -132,6 +136,8 @@ class Capacity:
 
     def lens(self, demand: Demand) -> Lens:
         """Return the up-to-date view that demands like this one share."""
+        if self._undone:
+            self._settle()
         key = lens_key(demand, self._rules.reads)
         lens = self._lenses.get(key)
         if lens is None:
@@ -167,46 +173,57 @@ class Capacity:
             free = free - taken
         key = (gpu - request.gpu.milli, cpu - request.cpu, memory - request.memory, disk - request.disk, agent)
         home.move(row, free, key)
-        home.taken += 1
+        self._tried[agent] = row
 
     def limit(self, row: Row, free: Slots) -> None:
         """Show so much of an open agent as free for the time of a trial, until `undo`."""
         before, home = row.key, row.bin
         key = (free.gpu_milli, free.cpu, free.memory, free.disk, row.seat.agent)
         home.move(row, free, key)
-        home.taken += 1
-        if home.make.mixed or any(after > had for after, had in zip(key[:4], before[:4], strict=True)):
+        self._tried[key[4]] = row
+        if home.make.mixed or _gained(before, key):
             self._note(home)
 
-    def undo(self, row: Row) -> None:
-        """Give an agent back what its seat says, after a trial that changed what it has free."""
-        home = row.bin
-        home.move(row, row.seat.free, key_of(row.seat))
-        home.taken = 0
-        for lens in home.closed_by:
-            lens.reopen(home)
-        home.closed_by.clear()
+    def undo(self) -> None:
+        """End a trial: what its agents have free is what their seats say.
+
+        That is seen to at the next look: until then most seats have been put as the trial left them, for a caller
+        acts on what was decided, and nothing of these needs to be given back and taken anew.
+        """
+        self._undone = bool(self._tried)
+
+    def _settle(self) -> None:
+        if not self._undone:
+            return
+        for row in self._tried.values():
+            home, seat, key = row.bin, row.seat, key_of(row.seat)
+            if row.key != key or home.make.mixed:
+                home.move(row, seat.free, key)
+                self._note(home)
+            row.free = seat.free
+        self._tried.clear()
+        self._undone = False
 
     # -- inside -----------------------------------------------------------------------------------
 
     def _change(self, row: Row, seat: Seat) -> None:
-        before, was_open, home = row.key, row.seat.open, row.bin
+        before, after, was_open, home = row.key, key_of(seat), row.seat.open, row.bin
+        if was_open is seat.open and seat.agent in self._tried:
+            row.seat = seat
+            return
+        if was_open is seat.open and before == after and not home.make.mixed:
+            row.seat, row.free = seat, seat.free
+            return
+        self._tried.pop(seat.agent, None)
         home.remove(row)
-        row.seat, row.free = seat, seat.free
-        row.key = after = key_of(seat)
+        row.seat, row.free, row.key = seat, seat.free, after
         home.add(row)
-        if seat.open and (
-            not was_open
-            or home.make.mixed
-            or after[0] > before[0]
-            or after[1] > before[1]
-            or after[2] > before[2]
-            or after[3] > before[3]
-        ):
+        if was_open is not seat.open or (seat.open and (home.make.mixed or _gained(before, after))):
             self._note(home)
 
     def _leave(self, row: Row) -> None:
         home, make = row.bin, row.bin.make
+        self._tried.pop(row.seat.agent, None)
         home.remove(row)
         row.leave()
         if home.rows:
@@ -236,6 +253,11 @@ class Capacity:
             del self._log[:half]
             self._log_start += half
         self._log.append(event)
+
+
+def _gained(before: Key, after: Key) -> bool:
+    """Say whether there is more of anything."""
+    return after[0] > before[0] or after[1] > before[1] or after[2] > before[2] or after[3] > before[3]
 
 
 def _lasting(launchable: Launchable) -> tuple[str, str, Shape, object, object]:

@@ -34,7 +34,8 @@ TRIED = 16
 class Homing:
     """How eagerly sessions are moved.
 
-    A move has to save more than `margin` times the work it loses. Of a session that has run for a time t, it is
+    A move has to save more than `margin` times the work it loses: what the paid machines cost, less what the owned
+    slots do. Of a session that has run for a time t, it is
     expected that it runs for as long again, or as its user says, at least for `least_s` and at most for
     `horizon_s`. `defragment` lets owned sessions be moved to make room. At most `max_moves` begin in a round.
     """
@@ -169,7 +170,9 @@ class _Round:
                 continue
             taken = None if kinds & full else self._places(bundle.sessions)
             if taken is not None:
-                self._bring(bundle, taken, saving, lost)
+                saving -= self._at_home(bundle.sessions, [offer.price for offers in taken for offer in offers])
+                if saving > lost * self._homing.margin:
+                    self._bring(bundle, taken, saving, lost)
             elif len(bundle.sessions) == 1:
                 full |= kinds
                 seek = self._homing.defragment and len(hopeless) < TRIED
@@ -226,6 +229,10 @@ class _Round:
         longest = max(one.remaining(self._now, self._homing) for one in bundle.sessions)
         lost = max(one.checkpoint.lost for one in bundle.sessions)
         return money.cost(bundle.price, longest), money.cost(bundle.price, lost)
+
+    def _at_home(self, sessions: Sequence[Movable], prices: Iterable[int]) -> int:
+        """Return what sessions cost on owned slots of these prices, for as long as they are expected to go on."""
+        return money.cost(sum(prices), max(one.remaining(self._now, self._homing) for one in sessions))
 
     def _bring(self, bundle: _Bundle, taken: Sequence[tuple[Offer, ...]], saving: int, lost: int) -> None:
         hours = max(one.remaining(self._now, self._homing) for one in bundle.sessions)
@@ -330,6 +337,10 @@ class _Round:
         if missing > len(rooms):
             return False
         targets = [*ready[: demand.nodes], *(agent for _, agent, _ in rooms[: max(0, missing)])]
+        homes = [row for target in targets if (row := self._capacity.row(target))]
+        saving -= self._at_home([one], [agent_offer(lens, row).price for row in homes])
+        if saving <= lost * self._homing.margin:
+            return False
         if missing > 0 and not self._evacuate(one, rooms[:missing], targets, saving, lost):
             return False
         self._kept.update(targets)

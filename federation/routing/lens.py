@@ -8,6 +8,7 @@ costs a look at every make, not at every agent.
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from heapq import heappop, heappush
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
@@ -74,7 +75,7 @@ class Head(NamedTuple):
     @property
     def cost(self) -> Cost:
         """What `total` is made of: where nothing else was weighed, it is all money for the run."""
-        return self.parts or Cost(self.total)
+        return self.parts or _run_only(self.total)
 
 
 class Ladder:
@@ -116,7 +117,7 @@ class Lens:
         self._reorders = rules.judge is not None or self.weigher.has_egress
         self.limited = demand.max_price is not None or demand.max_total is not None
         self._plain = not (self.limited or self._reorders)
-        self._anywhere = not (demand.sites or demand.groups)
+        self._anywhere = demand.on_demand and not (demand.sites or demand.groups)
         self._expected_s = demand.expected_s
         self._sums: tuple[int, int, tuple[str, ...]] | None = None
         self._smallest = (self.request.gpu.milli, self.request.cpu)
@@ -154,6 +155,10 @@ class Lens:
         """Say whether the limits on price and spot allow a member's price, on a spot machine or not."""
         most = self.demand.max_price
         return (self.demand.spot or not spot) and (most is None or price <= most)
+
+    def pays(self, spot: bool, owned: bool) -> bool:
+        """Say whether such a machine may be paid for: own ones always, on-demand ones unless it waits for spot."""
+        return owned or spot or self.demand.on_demand
 
     def ruling(self, make: Make, home: Bin, price: int) -> Ruling | None:
         """Return what the policy says of a bin's agents, asked once for each kind of bin; None without a policy."""
@@ -250,9 +255,10 @@ class Lens:
 
     def in_order(self, dear: Dear | None = None) -> Iterator[tuple[Head, int]]:
         """Yield all bins that may have room, cheapest first, with what scarcity adds; nothing may change meanwhile."""
-        heads = iter([(head.total, head, 0) for head in self.heads])
+        heads = ((head.total, head, 0) for head in self.heads)
         if dear:
-            heads = iter(sorted((head.total + (extra := dear(head.ladder)), head, extra) for head in self.heads))
+            paid = sorted((head.total + (extra := dear(head.ladder)), head, extra) for head in self.heads)
+            heads = (each for each in paid)
         later: list[tuple[int, Head, int]] = []
         soonest = next(heads, None)
         while soonest or later:
@@ -328,7 +334,8 @@ class Lens:
         rate = self.weigher.rate(make.kind.interruptions, spot=make.kind.spot)
         bins, rank = make.bins, make.rank
         if not self._anywhere:
-            bins = [home for home in bins if self.at(home.site, home.group)]
+            spot = make.kind.spot
+            bins = [home for home in bins if self.at(home.site, home.group) and self.pays(spot, home.kind.owned)]
         if self._reorders:
             prices = [part.price(home.price) for home in bins]
             costs = [self._weigh(make, rate, home, price) for home, price in zip(bins, prices, strict=True)]
@@ -377,15 +384,13 @@ class Lens:
 
     def _close(self, ladder: Ladder) -> None:
         """Note that a ladder's head has no room, and go on to the next bin that has some."""
-        bins, least, rest = ladder.bins, self._smallest, ladder.open
+        bins, least = ladder.bins, self._smallest
+        rest = ladder.open & ~(1 << ladder.head.rank) if ladder.head and ladder.make.most >= least else 0
         while rest:
             low = rest & -rest
             home = bins[low.bit_length() - 1]
-            order = home.order
-            if rest != ladder.open and order and order[-1] >= least:
+            if home.order and home.order[-1] >= least:
                 break
-            if home.taken:
-                home.closed_by.append(self)
             rest ^= low
         ladder.open = rest
         if rest:
@@ -411,8 +416,9 @@ class Lens:
             if not launchable.shape.spot:
                 self.on_demand = terms.price if self.on_demand is None else min(terms.price, self.on_demand)
             ruling = self.shape_ruling(launchable, terms.price)
-            allowed = self.within(terms.price, launchable.shape.spot) and not (ruling and ruling.denied)
-            if allowed and not self.weigher.over_total(terms.alone):
+            spot = launchable.shape.spot
+            allowed = self.pays(spot, owned=False) and self.within(terms.price, spot)
+            if allowed and not (ruling and ruling.denied) and not self.weigher.over_total(terms.alone):
                 self.terms.append(terms)
         self.terms.sort(key=lambda terms: (terms.alone.total, terms.group, terms.index))
         self.shapes = version
@@ -441,18 +447,26 @@ class Lens:
 def lens_key(demand: Demand, reads: Sequence[str]) -> LensKey:
     """Return what a demand's lens is kept under: everything that decides which offers it may take, and their cost."""
     matters = demand.max_total is not None or bool(demand.data)
+    request, gpu = demand.request, demand.request.gpu
     return (
-        demand.request,
+        (request.cpu, request.memory, request.disk),
+        (gpu.milli, gpu.models, gpu.memory, gpu.memory_max, gpu.driver),
         demand.sites,
         demand.groups,
         demand.labels,
         demand.max_price,
         demand.spot,
+        demand.on_demand,
         demand.expected_s,
         demand.checkpoint,
         (demand.max_total, demand.near, demand.data, demand.nodes) if matters else None,
         tuple([getattr(demand, name) for name in reads]) if reads else None,
     )
+
+
+@lru_cache(maxsize=4096)
+def _run_only(total: int) -> Cost:
+    return Cost(total)
 
 
 def _waste(taken: Slots, capacity: Slots) -> int:

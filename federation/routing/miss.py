@@ -20,6 +20,7 @@ _KINDS: tuple[tuple[str, Callable[[Slots], int], Callable[[int], str]], ...] = (
 _LIMIT_HINTS = {
     Reason.PRICE_LIMIT: "raise max_price, or allow spot",
     Reason.TOTAL_LIMIT: "raise max_total, or lower the expected run time if it is too high",
+    Reason.WORTH_WAITING: "it goes on demand once its deadline asks for that; an earlier deadline makes it sooner",
     Reason.POLICY: "ask whoever keeps the policy, or ask for something it allows",
 }
 

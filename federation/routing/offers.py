@@ -13,6 +13,7 @@ from federation.routing.capacity import Capacity
 from federation.routing.lens import Dear, Head, LaunchTerms, Lens, Part
 from federation.routing.words import free_text, version_text
 
+WAITS_FOR_SPOT = "is an on-demand machine; the session waits for spot while its deadline allows it"
 EACH = 4
 """Agents of one bin that reasons are given for: the others are alike."""
 
@@ -75,42 +76,34 @@ class Place(NamedTuple):
 class Told:
     """The best alternatives and the reasons against the rest, for one kind of demand; kept as long as they hold.
 
-    `places` are the agents offered, `full` those that reasons were found against and whether they were open: the
-    numbers there are of that moment. `version` is that of the launchables.
+    `places` are the agents offered; the numbers in reasons are of the moment when they were found. `version` is that
+    of the launchables.
     """
 
     ranked: tuple[Offer, ...]
     rejected: tuple[Rejection, ...]
     places: tuple[Place, ...]
-    full: tuple[tuple[Row, bool], ...]
     version: int
-
-    def offers_hold(self, lens: Lens, capacity: Capacity) -> bool:
-        """Say whether all that is offered can still be had."""
-        return self.version == capacity.launch_version and all(fits(lens, place.row) for place in self.places)
-
-    def reasons_hold(self, lens: Lens, capacity: Capacity) -> bool:
-        """Say whether what had no room still has none."""
-        return self.version == capacity.launch_version and not any(
-            row.seat.open is not was_open or (was_open and fits(lens, row)) for row, was_open in self.full
-        )
 
 
 def tell(lens: Lens, capacity: Capacity, limit: int, before: Told | None = None) -> Told:
-    """Return up to `limit` alternatives, one for each place, and up to `limit` reasons: `before`, if it holds."""
-    if before and before.reasons_hold(lens, capacity):
-        if before.offers_hold(lens, capacity):
+    """Return up to `limit` alternatives, one for each place, and up to `limit` reasons.
+
+    `before`, if given, was told when nothing had more room than now: its reasons hold unless launchables changed,
+    its alternatives as far as they still have room.
+    """
+    if before and before.version == capacity.launch_version:
+        places = _renewed(before.places, lens, limit)
+        if places is before.places:
             return before
-        rejected, full = before.rejected, before.full
-        places = _renewed(before.places, lens, limit) or _places(lens, limit)
+        rejected, places = before.rejected, places or _places(lens, limit)
     else:
-        rejected, full = _rejected(lens, capacity, limit)
-        places = _places(lens, limit)
+        rejected, places = _rejected(lens, capacity, limit), _places(lens, limit)
     offers = [place.offer for place in places]
     if lens.terms:
         offers += islice(_launchable_now(lens, capacity), limit)
         offers.sort(key=lambda offer: (offer.cost, offer.start_s))
-    return Told(tuple(offers[:limit]), rejected, tuple(places), full, capacity.launch_version)
+    return Told(tuple(offers[:limit]), rejected, tuple(places), capacity.launch_version)
 
 
 def with_scarcity(told: Told, lens: Lens, dear: Dear) -> tuple[Offer, ...]:
@@ -125,16 +118,13 @@ def with_scarcity(told: Told, lens: Lens, dear: Dear) -> tuple[Offer, ...]:
     return tuple(sorted(offers, key=lambda offer: (offer.cost, offer.start_s)))
 
 
-def _rejected(lens: Lens, capacity: Capacity, limit: int) -> tuple[tuple[Rejection, ...], tuple[tuple[Row, bool], ...]]:
-    """Return reasons, and the agents that some are against: shapes not to be had, full agents, then all others."""
+def _rejected(lens: Lens, capacity: Capacity, limit: int) -> tuple[Rejection, ...]:
+    """Return reasons: against shapes not to be had, full agents, then all others."""
     reasons = list(islice(_blocked_shapes(lens, capacity), limit // 2)) if lens.terms else []
-    full: list[tuple[Row, bool]] = []
-    for row, rejection in islice(_full(lens), limit - len(reasons)):
-        full.append((row, row.seat.open))
-        reasons.append(rejection)
+    reasons += islice(_full(lens), limit - len(reasons))
     if len(reasons) < limit:
         reasons += excluded(lens, capacity, limit)[: limit - len(reasons)]
-    return tuple(reasons), tuple(full)
+    return tuple(reasons)
 
 
 def _launchable_now(lens: Lens, capacity: Capacity) -> Iterator[Offer]:
@@ -144,8 +134,10 @@ def _launchable_now(lens: Lens, capacity: Capacity) -> Iterator[Offer]:
             yield launch_offer(terms, launchable)
 
 
-def _renewed(places: Sequence[Place], lens: Lens, limit: int) -> list[Place]:
+def _renewed(places: Sequence[Place], lens: Lens, limit: int) -> Sequence[Place]:
     """Return places with another agent in place of one that is full; none when so many are full that too few remain."""
+    if all(fits(lens, place.row) for place in places):
+        return places
     kept = []
     for place in places:
         row = place.row if fits(lens, place.row) else place.head.bin.first(lens.request)
@@ -203,14 +195,14 @@ def _other_shapes(lens: Lens, capacity: Capacity) -> Iterator[Rejection]:
             yield _against(launchable, *against)
 
 
-def _full(lens: Lens) -> Iterator[tuple[Row, Rejection]]:
+def _full(lens: Lens) -> Iterator[Rejection]:
     """Yield reasons against agents that could run it, in bins that were found to have no room: full or closed ones."""
     for ladder in lens.ladders.values():
         for rank, home in enumerate(ladder.bins):
             if ladder.open >> rank & 1:
                 break
             for row in islice(home.rows.values(), EACH):
-                yield row, _against_row(lens, row)
+                yield _against_row(lens, row)
 
 
 def _against_row(lens: Lens, row: Row) -> Rejection:
@@ -263,6 +255,8 @@ def _against_bin(lens: Lens, home: Bin, part: Part | None) -> tuple[Reason, str]
 def limit_against(lens: Lens, home: Bin, price: int) -> tuple[Reason, str] | None:
     """Return which limit or policy is against a member at this price in a bin, or None."""
     make = home.make
+    if not lens.pays(make.kind.spot, home.kind.owned):
+        return Reason.WORTH_WAITING, WAITS_FOR_SPOT
     if not lens.within(price, make.kind.spot):
         return Reason.PRICE_LIMIT, over_limit(lens, price, make.kind.spot)
     ruling = lens.ruling(make, home, price)
@@ -278,6 +272,8 @@ def shape_limit_against(lens: Lens, launchable: Launchable, part: Part) -> tuple
     """Return which limit or policy is against a priced shape of which a member would take `part`, or None."""
     shape, whole = launchable.shape, launchable.shape.price or 0
     price = part.price(whole)
+    if not lens.pays(shape.spot, owned=False):
+        return Reason.WORTH_WAITING, WAITS_FOR_SPOT
     if not lens.within(price, shape.spot):
         return Reason.PRICE_LIMIT, over_limit(lens, price, shape.spot)
     ruling = lens.shape_ruling(launchable, price)

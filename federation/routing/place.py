@@ -78,7 +78,6 @@ class Trial:
         self.now = now
         self.scarcity = Scarcity(capacity, demands, rules)
         self._shown = shown
-        self._moved: dict[str, Row] = {}
         self._room: dict[str, int] = {}
         self._machines: dict[tuple[str, str], Slots] = {}
         self._told: dict[tuple[Lens, int], Told] = {}
@@ -90,9 +89,7 @@ class Trial:
 
     def undo(self) -> None:
         """Give back everything that was taken, and take what was given."""
-        for row in self._moved.values():
-            self.capacity.undo(row)
-        self._moved.clear()
+        self.capacity.undo()
 
     def lens(self, demand: Demand) -> Lens:
         """Return the view of the index that demands like this one share, under the trial's rules."""
@@ -103,7 +100,6 @@ class Trial:
         row = self.capacity.row(agent)
         if row is not None and row.seat.open:
             self.capacity.limit(row, free)
-            self._moved[agent] = row
 
     def mark(self) -> Mark:
         """Return what `back` needs to take back the launches that are counted from now on."""
@@ -185,7 +181,6 @@ class Trial:
         alternatives = with_scarcity(told, lens, dear) if dear else told.ranked
         for row, _ in found:
             self.capacity.take(row, lens)
-            self._moved[row.seat.agent] = row
         self.scarcity.decided(demand, lens)
         taken = tuple([offer for _, offer in found])
         first = taken[0]

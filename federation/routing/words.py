@@ -1,5 +1,7 @@
 """Requests and free slots in words, for decisions that people read."""
 
+from functools import lru_cache
+
 from atoll import slots
 from atoll.slots import GpuRequest, Request, Slots
 from federation.routing.bins import Row
@@ -36,5 +38,10 @@ def version_text(numbers: tuple[int, ...]) -> str:
 def free_text(row: Row) -> str:
     """Return for people what an agent has free now, a trial's placements counted."""
     gpu, cpu, memory, _, _ = row.key
+    return _amounts(cpu, memory, gpu if row.bin.make.models else None)
+
+
+@lru_cache(maxsize=4096)
+def _amounts(cpu: int, memory: int, gpu: int | None) -> str:
     text = slots.text(Slots(cpu, memory))
-    return f"{text}, {gpu / 1000:g} GPU" if row.bin.make.models else text
+    return text if gpu is None else f"{text}, {gpu / 1000:g} GPU"

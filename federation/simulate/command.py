@@ -18,11 +18,9 @@ from atoll.host.system import SystemClock
 from atoll.policy import Policy
 from atoll.session import Checkpoint
 from federation.simulate import history, report, setups, traces
-from federation.simulate.home import Home
 from federation.simulate.model import Job, Options, Outcome, Setup
-from federation.simulate.policies import PARAMETERS, Course, changed, course
+from federation.simulate.policies import PARAMETERS, Course, changed, course, replayed
 from federation.simulate.report import Report, Result
-from federation.simulate.run import simulate as replay
 
 SESSIONS = 1_000_000
 """So many sessions of a history are read at most."""
@@ -139,17 +137,7 @@ class _Simulation:
 
     def _replay(self, one: Course, jobs: Sequence[Job], setup: Setup, options: Options) -> Outcome:
         progress = _Progress(one.name, jobs)
-        home = Home(one.homing) if one.homing else None
-        outcome = replay(
-            one.jobs(jobs),
-            setup,
-            rules=one.rules,
-            options=options,
-            home=home.bring if home else None,
-            way=home.make_way if home and one.homecoming.exchange else None,
-            deny=one.gate(options.expected_s),
-            progress=progress,
-        )
+        outcome = replayed(one, jobs, setup, options=options, progress=progress)
         progress.end()
         return outcome
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from atoll import document
 from atoll.client.views import SessionView
 from atoll.errors import AtollError
+from atoll.policy import tags
 from atoll.session import SessionSpec
 from federation.simulate.model import Job
 
@@ -24,7 +25,7 @@ class History:
 
 
 def of_sessions(views: Iterable[SessionView], *, since: float, now: float) -> History:
-    """Return the sessions submitted since `since` as jobs that last as long as their last attempt ran."""
+    """Return the sessions submitted since `since` as jobs that last as long as they ran; work that was lost is not."""
     jobs: list[Job] = []
     unstarted = running = unread = 0
     for view in views:
@@ -40,12 +41,13 @@ def of_sessions(views: Iterable[SessionView], *, since: float, now: float) -> Hi
             continue
         running += view.ended_at is None
         ran = (now if view.ended_at is None else view.ended_at) - view.started_at
-        jobs.append(of_spec(spec, view.id, view.created_at, max(ran, 0.001), project=view.project))
+        ran = max(ran, 0.001) + view.ran_s
+        jobs.append(of_spec(spec, view.id, view.created_at, ran, project=view.project, owner=view.owner))
     jobs.sort(key=lambda job: (job.at, job.id))
     return History(jobs=tuple(jobs), unstarted=unstarted, running=running, unread=unread)
 
 
-def of_spec(spec: SessionSpec, key: str, at: float, duration_s: float, *, project: str = "") -> Job:
+def of_spec(spec: SessionSpec, key: str, at: float, duration_s: float, *, project: str = "", owner: str = "") -> Job:
     """Return the job of a session that was submitted at `at` and ran for `duration_s`."""
     place, life = spec.placement, spec.lifetime
     return Job(
@@ -72,6 +74,9 @@ def of_spec(spec: SessionSpec, key: str, at: float, duration_s: float, *, projec
         max_total=spec.cost.max_total,
         max_wait_s=life.max_wait,
         deadline_s=life.deadline,
+        type=str(spec.type),
+        owner=owner,
+        tags=tags(spec.labels),
     )
 
 

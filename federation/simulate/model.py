@@ -17,7 +17,8 @@ class Job:
     """A session as it was submitted: what it asked for, when (`at`, Unix seconds), and how long it ran undisturbed.
 
     The router does not see `duration_s`, only `expected_s` (None: what the options say). `checkpoint` opts in to
-    being moved and bounds what an interruption costs. `deadline_s` and `max_wait_s` count from `at`.
+    being moved and bounds what an interruption costs. `deadline_s` and `max_wait_s` count from `at`. `type`, `owner`
+    and `tags` (as in `Demand`) matter to policies only.
     """
 
     id: str
@@ -43,6 +44,9 @@ class Job:
     max_total: int | None = None
     max_wait_s: float | None = None
     deadline_s: float | None = None
+    type: str = "batch"
+    owner: str = ""
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

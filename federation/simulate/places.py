@@ -157,6 +157,9 @@ def task_of(job: Job, options: Options, requests: dict[Request, Request]) -> Tas
             due_at=None if job.deadline_s is None else job.at + job.deadline_s,
             preemptible=job.preemptible,
             checkpoint=job.checkpoint is not None,
+            type=job.type,
+            owner=job.owner,
+            tags=job.tags,
         ),
     )
 

@@ -14,7 +14,9 @@ from atoll.suggest import hint
 from federation.control import rulings
 from federation.routing.homecoming import Homing
 from federation.routing.rules import PLAIN, Rules
-from federation.simulate.model import Job
+from federation.simulate.home import Home
+from federation.simulate.model import Job, Options, Outcome, Setup
+from federation.simulate.run import Progress, simulate
 
 PARAMETERS: Mapping[str, str] = {
     "wait_value": "the worth of an hour's waiting, in units of money",
@@ -35,6 +37,7 @@ _FIELDS: Mapping[str, Callable[[Rules, float], Rules]] = {
 }
 
 _PLAIN = Homecoming()
+_OPTIONS = Options()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,23 @@ def course(word: str, known: Callable[[str], Policy | None], settings: Sequence[
     return changed(found, [*settings, *(change for change in changes.split(",") if change)])
 
 
+def replayed(
+    one: Course, jobs: Sequence[Job], setup: Setup, *, options: Options = _OPTIONS, progress: Progress | None = None
+) -> Outcome:
+    """Return what comes of jobs by a course: whom it denies is left out, and sessions come home where it says so."""
+    home = Home(one.homing) if one.homing else None
+    return simulate(
+        one.jobs(jobs),
+        setup,
+        rules=one.rules,
+        options=options,
+        home=home.bring if home else None,
+        way=home.make_way if home and one.homecoming.exchange else None,
+        deny=one.gate(options.expected_s),
+        progress=progress,
+    )
+
+
 def changed(one: Course, settings: Iterable[str]) -> Course:
     """Return a course with single parameters set, as `key=value` says."""
     for setting in settings:
@@ -114,7 +134,7 @@ def _read(path: Path) -> Policy:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
-        raise Invalid(f"{path} is not YAML", hint="see docs/scheduling.md for the form of a policy") from None
+        raise Invalid(f"{path} is not YAML", hint="see docs/policies.md for the form of a policy") from None
     return policy_document(found if found is not None else {})
 
 
@@ -132,7 +152,9 @@ def asked_of(job: Job, expected_s: float) -> Asked:
     """Return a job as expressions see it; `expected_s` is the run time of one that says nothing itself."""
     request = job.request
     return Asked(
+        type=job.type,
         project=job.project,
+        owner=job.owner,
         cpu=request.cpu / 1000,
         memory=request.memory / GIB,
         gpu=request.gpu.milli / 1000,
@@ -145,6 +167,7 @@ def asked_of(job: Job, expected_s: float) -> Asked:
         preemptible=job.preemptible,
         checkpoint=job.checkpoint is not None,
         protect=job.protect,
+        labels=job.tags,
         sites=job.sites,
         groups=job.groups,
         near=job.near,

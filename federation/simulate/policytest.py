@@ -17,8 +17,7 @@ from atoll.judge import Judge
 from atoll.policy import ACTIVE, Policy
 from federation.simulate import history, setups, traces
 from federation.simulate.model import Job, Options, Outcome, Run
-from federation.simulate.policies import Course, asked_of, course
-from federation.simulate.run import simulate
+from federation.simulate.policies import Course, asked_of, course, replayed
 
 Replay: TypeAlias = Callable[[Sequence[Job]], Outcome]
 SESSIONS = 1_000_000
@@ -48,7 +47,7 @@ def test(args: argparse.Namespace) -> int:
     setup = setups.of_file(args.setup) if args.setup else setups.of_installation(_needed(connection))
     tested = course(str(args.file), lambda _: None)
     courses = [course(ACTIVE, lambda name: _policy(_needed(connection), name)), tested] if args.compare else [tested]
-    tried = [tried_of(one, jobs, partial(simulate, setup=setup, rules=one.rules)) for one in courses]
+    tried = [tried_of(one, jobs, partial(replayed, one, setup=setup)) for one in courses]
     if args.output == "table":
         print(table_of(tried, len(jobs)), end="")
         if args.compare:

@@ -89,7 +89,8 @@ def of_installation(there: Installation) -> Setup:
     return checked(
         Setup(
             sites=tuple(
-                Site(name=view.name, labels=dict(view.labels), price=micros(view.price)) for view in there.sites()
+                Site(name=view.name, labels=dict(view.labels), price=micros(view.price), egress=micros(view.egress))
+                for view in there.sites()
             ),
             groups=groups,
             machines=machines,

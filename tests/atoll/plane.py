@@ -22,9 +22,9 @@ def session_view(number: int, spec: dict[str, Any], **more: Any) -> views.Sessio
     facts: dict[str, Any] = {
         "id": f"s-{number}", "name": spec.get("name") or f"calm-{number}", "project": "default", "owner": "me",
         "state": "queued", "reason": "SUBMITTED", "message": "", "hint": "", "attempt": 1, "interruptions": 0,
-        "moves": 0, "moving": "", "exit_code": None, "site": "", "group": "", "instance": "", "members": [], "apps": {}, "cost": 0.0,
-        "price": 0.0, "on_demand_cost": 0.0, "wait_s": 0.0, "created_at": time.time(), "started_at": None,
-        "ended_at": None, "spec": spec,
+        "moves": 0, "moving": "", "exit_code": None, "site": "", "group": "", "instance": "", "members": [],
+        "apps": {}, "cost": 0.0, "price": 0.0, "on_demand_cost": 0.0, "wait_s": 0.0, "created_at": time.time(),
+        "started_at": None, "ended_at": None, "spec": spec,
     }  # fmt: skip
     return views.SessionView(**{**facts, **more})
 
@@ -57,6 +57,15 @@ def budget_view(name: str = "red", **more: Any) -> views.BudgetView:
         "stage": "notify", "began": 0.0, "ends": None, "spec": {"name": name, "amount": 10.0}, "created_at": 0.0,
     }  # fmt: skip
     return views.BudgetView(**{**facts, **more})
+
+
+def agent_view(name: str, *, state: str, until: float | None) -> views.AgentView:
+    nothing = views.SlotsView()
+    return views.AgentView(
+        id=f"ag-{name}", name=name, site="hall", group="hall", state=state, reason="USER", message="", connected=True,
+        rtt_ms=1.0, capacity=nothing, free=nothing, price=0.0, spot=False, instance="", epoch=2, drain_until=until,
+        protected=False, runs=[], facts={}, joined_at=0.0, ended_at=None,
+    )  # fmt: skip
 
 
 class Plane:
@@ -120,6 +129,7 @@ class Plane:
         app.router.add_get("/v1/{kind:policies|budgets}/{name}", self._object)
         app.router.add_put("/v1/{kind:policies|budgets}/{name}", self._put_rules)
         app.router.add_delete("/v1/{kind:policies|budgets}/{name}", self._delete)
+        app.router.add_post("/v1/agents/{ref}:{verb:cordon|uncordon}", self._cordon)
         app.router.add_post("/v1/offers:search", self._offers)
         app.router.add_post("/v1/tokens", self._token)
         app.router.add_get("/v1/prices", self._prices)
@@ -355,6 +365,13 @@ class Plane:
     async def _terminate(self, request: web.Request) -> web.Response:
         self.bodies.append(await request.json())
         return reply(self.objects["groups"][request.match_info["name"]])
+
+    async def _cordon(self, request: web.Request) -> web.Response:
+        text = await request.text()
+        self.bodies.append(json.loads(text) if text else None)
+        cordoned = request.match_info["verb"] == "cordon"
+        until = self.bodies[-1].get("deadline") if cordoned else None
+        return reply(agent_view(request.match_info["ref"], state="draining" if cordoned else "ready", until=until))
 
     async def _instances(self, request: web.Request) -> web.Response:
         """Return the instances; once the group is being ended, one less each time."""

@@ -253,8 +253,10 @@ class FakeAgents:
         async with self.plane.store.transaction() as tx:
             return await tx.update(replace(row, state=state, reason=Reason.USER, message=f"by {by}"))
 
-    async def cordon(self, ref: str, by: str) -> Agent:
-        return await self._move(ref, AgentState.DRAINING, by)
+    async def cordon(self, ref: str, by: str, deadline_s: float | None = None) -> Agent:
+        row = await self._move(ref, AgentState.DRAINING, by)
+        async with self.plane.store.transaction() as tx:
+            return await tx.update(replace(row, drain_until=None if deadline_s is None else NOW + deadline_s))
 
     async def uncordon(self, ref: str, by: str) -> Agent:
         return await self._move(ref, AgentState.READY, by)
@@ -313,8 +315,8 @@ class FakeGroups(FakeNouns[Group]):
         size = Size(min=row.size.min if least is None else least, max=row.size.max if most is None else most)
         return (await self.apply(replace(row, size=size)))[0]
 
-    async def terminate(self, name: str, *, now: bool, by: str) -> Group:
-        self.plane.terminated.append((name, now, by))
+    async def terminate(self, name: str, *, now: bool, by: str, deadline_s: float | None = None) -> Group:
+        self.plane.terminated.append((name, now, by, deadline_s))
         return await self.resize(name, least=0, most=0, by=by)
 
 
@@ -518,7 +520,7 @@ class FakePlane:
         self.usage = FakeUsages()
         self.sweeper = FakeSweeper()
         self.health = FakeHealth()
-        self.terminated: list[tuple[str, bool, str]] = []
+        self.terminated: list[tuple[str, bool, str, float | None]] = []
         self.links = FakeLinks()
         self.moves = FakeMoves(self)
         self.feeds: dict[str, Feed] = {}

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from atoll import document
+from atoll.errors import Invalid
 from federation.simulate import setups
 from tests.structure.source import ROOT, name
 
@@ -51,28 +52,31 @@ def test_the_manual_shows_a_document_of_every_kind() -> None:
     assert SETUPS
 
 
-def test_the_full_examples_name_every_key() -> None:
-    """`docs/configuration.md` lists all keys of sessions, groups, sites, policies and budgets."""
-    page = ROOT / "docs" / "configuration.md"
-    shown: dict[str, set[str]] = {}
-    for _, part in blocks(page):
-        if isinstance(part, dict) and "kind" in part:
-            shown.setdefault(part["kind"], set()).update(keys(part))
-    for kind, wanted in known().items():
-        assert wanted - shown.get(kind, set()) == set(), f"keys of a {kind} that the page does not show"
+FULL = [(place, part) for place, part in EXAMPLES if place.startswith("docs/configuration.md")]
 
 
-def keys(part: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Yield the paths of all keys of a document: `lifetime.max`."""
-    for key, value in part.items():
-        yield f"{path}{key}"
-        if isinstance(value, dict):
-            yield from keys(value, f"{path}{key}.")
+@pytest.mark.parametrize(("place", "example"), FULL, ids=[part["kind"] for _, part in FULL])
+def test_the_full_examples_show_every_key(place: str, example: dict[str, Any]) -> None:
+    """`docs/configuration.md` lists all keys of a noun: an unknown one is refused with the names of all others."""
+    for section, below in sections(example):
+        below["~"] = 1
+        try:
+            document.READERS[example["kind"]](example)
+        except Invalid as error:
+            if error.hint.startswith("keys here: "):
+                listed = set(error.hint.removeprefix("keys here: ").split(", "))
+                assert listed - {"kind"} <= set(below), f"{place}: {section or example['kind']}"
+        del below["~"]
 
 
-class Asked(dict[str, Any]):
-    """A document without anything that notes what it was asked for."""
+def test_the_full_examples_are_of_what_people_schedule() -> None:
+    assert {part["kind"] for _, part in FULL} >= {"session", "group", "site"}
 
-    def __init__(self, path: str = "") -> None:
-        super().__init__()
-        self.path = path
+
+def sections(part: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield a document's mappings by their path: itself, and those below it."""
+    yield path, part
+    for key, value in list(part.items()):
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict):
+                yield from sections(item, f"{path}.{key}")

@@ -76,6 +76,20 @@ def test_terminate_without_now_only_drains(burst: Plane, capsys: Capture) -> Non
     assert "takes no more sessions" in capsys.readouterr().out
 
 
+def test_a_drain_may_have_a_deadline(burst: Plane, capsys: Capture) -> None:
+    assert main(["group", "terminate", "burst", "--deadline", "1h30m"]) == 0
+    assert main(["agent", "cordon", "ws-alice", "--deadline", "30m"]) == 0
+    assert main(["agent", "cordon", "ws-alice"]) == 0
+    assert burst.bodies == [{"now": False, "deadline": 5400.0}, {"deadline": 1800.0}, {}]
+    told = capsys.readouterr()
+    assert "agent ws-alice: cordon done, it is draining" in told.out
+    assert "moved in 30m; `atoll agent uncordon ws-alice` cancels this" in told.err
+    assert main(["agent", "uncordon", "ws-alice"]) == 0
+    assert "it is ready" in capsys.readouterr().out
+    assert main(["agent", "cordon", "ws-alice", "--deadline", "soon"]) == 120
+    assert len(burst.bodies) == 4
+
+
 def test_resize(burst: Plane, capsys: Capture) -> None:
     assert main(["group", "resize", "burst", "--max", "9"]) == 0
     assert capsys.readouterr().out == "group burst may have 0 to 9 machines\n"

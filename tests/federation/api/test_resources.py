@@ -13,6 +13,7 @@ from openapi_spec_validator import validate
 
 from federation.api.application import ROUTES
 from federation.api.openapi import document
+from tests.fakes.plane import NOW
 from tests.federation.served import BEARER, SESSIONS, Served
 from tunnel.jointoken import JoinToken
 
@@ -66,6 +67,10 @@ async def test_agents_show_what_is_observed(server: Served) -> None:
     assert agents["desk"].free.cpu == 4.0
     assert not agents["attic"].connected
     assert (await server.good("POST", "/v1/agents/desk:cordon")).state == "draining"
+    due = await server.good("POST", "/v1/agents/desk:cordon", {"deadline": 60})
+    assert due.drain_until == NOW + 60.0
+    status, problem = await server.ask("POST", "/v1/agents/desk:cordon", {"deadline": -1})
+    assert (status, problem.code) == (400, "INVALID")
     assert (await server.good("POST", "/v1/agents/desk:uncordon")).state == "ready"
     assert (await server.good("GET", "/v1/agents/desk/why")).kind == "agent"
     assert (await server.good("POST", "/v1/agents/attic:remove")).state == "left"
@@ -120,7 +125,12 @@ async def test_groups_are_resized_and_terminated(server: Served) -> None:
     closed = await server.good("POST", "/v1/groups/burst:terminate", {"now": True})
     assert closed.spec["size"] == {"min": 0, "max": 0}
     await server.good("POST", "/v1/groups/burst:terminate", {})
-    assert server.plane.terminated == [("burst", True, "ada"), ("burst", False, "ada")]
+    await server.good("POST", "/v1/groups/burst:terminate", {"deadline": 90})
+    assert server.plane.terminated == [
+        ("burst", True, "ada", None),
+        ("burst", False, "ada", None),
+        ("burst", False, "ada", 90.0),
+    ]
     status, problem = await server.ask("POST", "/v1/groups/burst:terminate", {"noww": True})
     assert (status, problem.code) == (400, "INVALID")
 

@@ -1,5 +1,6 @@
 """Weekly hours against the calendar, with clocks that are put forward and back."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,6 +11,7 @@ from atoll.errors import Invalid
 from atoll.group import Group, HotTime, Pools
 from atoll.hours import Hours, parse
 from federation.control.hours import check_zone, hot_count, next_change, open_now
+from tests.federation.control.ring import ring
 
 OFFICE = (parse("mon-fri 08-19 Asia/Seoul"),)
 NIGHT = (parse("22:00-06:00 Europe/Berlin"),)
@@ -127,3 +129,22 @@ def test_the_hot_pool_follows_the_first_hot_time_that_holds() -> None:
     assert hot_count(group, at("2026-03-02 01:00")) == 4
     assert hot_count(group, at("2026-03-02 12:00")) == 1
     assert hot_count(group, at("2026-03-07 01:00")) == 0
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        Group(name="g", site="s", hours=(parse("08-19 Asia/Soul"),)),
+        Group(name="g", site="s", pools=Pools(hot_times=(HotTime(hours=parse("08-19 Asia/Soul"), count=1),))),
+    ],
+)
+async def test_a_group_with_an_unknown_zone_is_refused(group: Group) -> None:
+    async with ring() as r:
+        with pytest.raises(Invalid, match="no time zone 'Asia/Soul'") as caught:
+            await r.control.groups.create(group)
+        assert "Asia/Seoul" in caught.value.hint
+        assert await r.control.groups.list() == []
+        known = replace(group, hours=(parse("08-19 Asia/Seoul"),), pools=Pools())
+        assert (await r.control.groups.create(known)).hours == known.hours
+        with pytest.raises(Invalid):
+            await r.control.groups.apply(group)

@@ -53,6 +53,7 @@ def seats(draw: st.DrawFn) -> Seat:
         labels=draw(st.sampled_from(((), (("disk", "nvme"),)))),
         driver=draw(st.sampled_from(((), (535, 1), (550, 54)))),
         interruptions=draw(st.sampled_from((None, None, 0.2))),
+        owned=draw(st.booleans()),
     )
 
 
@@ -81,6 +82,7 @@ def demands(draw: st.DrawFn) -> Demand:
         max_total=draw(st.sampled_from((None, None, 60_000))),
         type=draw(st.sampled_from(("batch", "service"))),
         checkpoint=draw(st.booleans()),
+        on_demand=draw(st.sampled_from((True, True, False))),
     )
 
 
@@ -108,6 +110,7 @@ class Spot:
     price: int
     paid: int
     spot: bool
+    owned: bool = False
     known: float | None = None
     start: float = 0.0
 
@@ -115,6 +118,8 @@ class Spot:
 def cost_of(one: Demand, place: Spot, rules: Rules) -> int | None:
     """The rules, written directly: what a place is expected to cost a member, None where one of them forbids it."""
     if (place.spot and not one.spot) or (one.sites and place.site not in one.sites):
+        return None
+    if not (one.on_demand or place.spot or place.owned):
         return None
     if one.max_price is not None and place.price > one.max_price:
         return None
@@ -130,10 +135,8 @@ def cost_of(one: Demand, place: Spot, rules: Rules) -> int | None:
     total = run + round(place.start * rules.wait_value) + egress + risk
     if rules.judge is None:
         return total
-    owned = place.kind is OfferKind.AGENT
-    ruling = rules.judge(
-        one, Candidate(kind=place.kind, site=place.site, group="", price=place.price, spot=place.spot, owned=owned)
-    )
+    asked = Candidate(kind=place.kind, site=place.site, group="", price=place.price, spot=place.spot, owned=place.owned)
+    ruling = rules.judge(one, asked)
     return None if ruling.denied else total + round((ruling.factor - 1) * total) + ruling.extra
 
 
@@ -145,12 +148,20 @@ def able(one: Demand, whole: Slots, labels: Sequence[tuple[str, str]], driver: t
     return whole.take(one.request)
 
 
+def alike(one: Demand, on: Seat) -> Seat:
+    """What agents have in common of which one is named: all but what is free there; where it could run, the place."""
+    kind = dataclasses.replace(on, agent="", free=Slots(), open=True, why_closed=Reason.NONE, message="")
+    if able(one, on.capacity, on.labels, on.driver):
+        return kind
+    return dataclasses.replace(kind, site="", price=0, owned=False)
+
+
 def cost_on(one: Demand, on: Seat, free: Slots, rules: Rules) -> int | None:
     part = able(one, on.capacity, on.labels, on.driver)
     if part is None or not on.open or free.take(one.request) is None:
         return None
     price = round(part.share_of(on.capacity) * on.price)
-    return cost_of(one, Spot(OfferKind.AGENT, on.site, price, price, on.spot, on.interruptions), rules)
+    return cost_of(one, Spot(OfferKind.AGENT, on.site, price, price, on.spot, on.owned, on.interruptions), rules)
 
 
 def cost_to_launch(one: Demand, of: Launchable, rules: Rules) -> int | None:
@@ -159,7 +170,7 @@ def cost_to_launch(one: Demand, of: Launchable, rules: Rules) -> int | None:
     if part is None or not made.price or of.blocked or of.room <= 0:
         return None
     price = round(part.share_of(made.slots) * made.price)
-    place = Spot(OfferKind.LAUNCH, of.site, price, made.price, made.spot, made.interruptions, made.start_s)
+    place = Spot(OfferKind.LAUNCH, of.site, price, made.price, made.spot, False, made.interruptions, made.start_s)
     return cost_of(one, place, rules)
 
 
@@ -213,7 +224,9 @@ class IndexMachine(RuleBasedStateMachine):
                 assert decision.taken[0].cost == min(launches), "not the cheapest"
             else:
                 assert decision.outcome in {Outcome.WAIT, Outcome.HOLD}
-                assert self.known.keys() <= {no.target for no in decision.rejected}, "an agent goes unexplained"
+                told = {no.target for no in decision.rejected} & self.known.keys()
+                explained = {alike(one, self.known[agent]) for agent in told}
+                assert {alike(one, on) for on in self.known.values()} == explained, "a kind of agent goes unexplained"
 
     @rule(waiting=st.lists(demands(), min_size=1, max_size=8), nodes=st.sampled_from((1, 2, 3)))
     def decide_with_scarcity(self, waiting: list[Demand], nodes: int) -> None:

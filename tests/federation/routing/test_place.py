@@ -185,6 +185,23 @@ def test_data_is_brought_at_the_price_of_the_site_it_leaves_and_limits_count_it(
     assert "0.3850 USD in all; the session's limit is 0.0900 USD" in " ".join(no.message for no in held.rejected)
 
 
+def test_who_waits_for_spot_takes_no_on_demand_machine_but_own_ones_and_spot() -> None:
+    own, paid = seat("a-own", price=500_000), replace(seat("a-paid", price=1_000), owned=False)
+    spot = replace(seat("a-spot", price=90_000, spot=True), owned=False)
+    shapes = (launchable(shape("dear", price=1_000)), launchable(shape("spot", price=1_000, spot=True), room=0))
+    waits = replace(demand(), on_demand=False)
+    first, second = route([waits, demand("s-2")], capacity(own, paid, spot, launch=shapes))
+    assert [offer.target for offer in first.ranked] == ["a-spot", "a-own"]
+    assert [offer.target for offer in second.taken] == ["a-paid"]
+    (none,) = route([waits], capacity(paid, launch=shapes))
+    assert (none.outcome, none.reason) == (Outcome.WAIT, Reason.GROUP_FULL)
+    against = {no.target: (no.reason, no.message) for no in none.rejected}
+    text = "is an on-demand machine; the session waits for spot while its deadline allows it"
+    assert against["a-paid"] == against[shapes[0].shape.key] == (Reason.WORTH_WAITING, text)
+    (held,) = route([waits], capacity(paid))
+    assert (held.outcome, held.reason) == (Outcome.HOLD, Reason.WORTH_WAITING)
+
+
 def test_spot_is_dearer_by_the_work_that_interruptions_cost() -> None:
     index = capacity(seat("a-spot", slots(1), price=97_000, spot=True), seat("a-sure", slots(1), price=100_000))
     (long,) = route([demand(expected_s=36_000)], index)

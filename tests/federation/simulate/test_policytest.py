@@ -9,12 +9,12 @@ import pytest
 from atoll.cli.main import main
 from atoll.document import policy
 from atoll.money import micros
+from atoll.policy import Homecoming
 from federation.control.rulings import rules
 from federation.simulate.model import Job, Options
-from federation.simulate.policies import Course
+from federation.simulate.policies import Course, replayed
 from federation.simulate.policytest import Tried, differences, table_of, tried_of
-from federation.simulate.run import simulate
-from tests.federation.simulate.builders import job, setup, shape
+from tests.federation.simulate.builders import checkpoint, job, setup, shape
 
 EXACT = Options(tick_s=0.0, drain_s=0.0)
 JOBS = [job("a", 0, 3600, 2), job("b", 0, 3600, 2), job("c", 10, 600, 1, project="red")]
@@ -22,8 +22,16 @@ JOBS = [job("a", 0, 3600, 2), job("b", 0, 3600, 2), job("c", 10, 600, 1, project
 
 def tried(jobs: list[Job], **document: object) -> Tried:
     row = policy(document)
-    one = Course(name=row.name, rules=rules(row), policy=row)
-    return tried_of(one, jobs, partial(simulate, setup=setup(1, shape()), rules=one.rules, options=EXACT))
+    one = Course(name=row.name, rules=rules(row), policy=row, homecoming=row.homecoming or Homecoming())
+    return tried_of(one, jobs, partial(replayed, one, setup=setup(1, shape()), options=EXACT))
+
+
+def test_a_policy_that_keeps_sessions_in_the_cloud_is_seen_to_cost_more() -> None:
+    jobs = [job("first", 0, 600, 2), job("moves", 0, 36000, 2, checkpoint=checkpoint())]
+    live, tested = tried(jobs), tried(jobs, name="stays", homecoming=False)
+    assert (live.outcome.moves, tested.outcome.moves) == (1, 0)
+    assert live.outcome.cost < tested.outcome.cost
+    assert "1 cost more" in differences(live, tested)
 
 
 def test_denied_jobs_are_left_out_and_those_for_approval_run() -> None:

@@ -11,9 +11,11 @@ from atoll.document import dump_group, dump_session_spec
 from atoll.errors import Invalid
 from atoll.group import Group, GroupKind, Size
 from atoll.money import micros
-from atoll.session import Checkpoint, SessionSpec
-from atoll.slots import GIB, Gpu, Slots
+from atoll.policy import asked
+from atoll.session import Checkpoint, CostLimits, Lifetime, Placement, SessionSpec, SessionType
+from atoll.slots import GIB, Gpu, GpuRequest, Request, Slots
 from federation.simulate import history, setups
+from federation.simulate.policies import asked_of
 
 
 def test_the_example_is_a_setup() -> None:
@@ -46,26 +48,59 @@ def test_what_is_wrong_in_a_setup_is_named(tmp_path: Path, text: str, message: s
     assert message in caught.value.message
 
 
-def view(key: str, created: float, started: float | None, ended: float | None, spec: SessionSpec) -> SessionView:
+def view(
+    key: str, created: float, started: float | None, ended: float | None, spec: SessionSpec, ran_s: float = 0.0
+) -> SessionView:
     blank: dict[str, Any] = {field.name: None for field in msgspec.structs.fields(SessionView) if field.required}
-    told = {"id": key, "project": "vision", "created_at": created, "started_at": started, "ended_at": ended}
-    return SessionView(**blank | told | {"spec": dump_session_spec(spec)})
+    told = {
+        "id": key,
+        "project": "vision",
+        "owner": "ada",
+        "created_at": created,
+        "started_at": started,
+        "ended_at": ended,
+    }
+    return SessionView(**blank | told | {"spec": dump_session_spec(spec), "ran_s": ran_s})
 
 
 def test_a_history_takes_in_what_ran_since() -> None:
-    spec = SessionSpec(command=("train",), checkpoint=Checkpoint(lost=5.0), priority=3)
+    spec = SessionSpec(
+        command=("train",), checkpoint=Checkpoint(lost=5.0), priority=3, type=SessionType.SERVICE, labels={"a": "b"}
+    )
     views = [
         view("s-old", 10, 20, 30, spec),
         view("s-done", 100, 130, 190, spec),
+        view("s-moved", 105, 160, 190, spec, ran_s=20.0),
         view("s-runs", 110, 150, None, spec),
         view("s-never", 120, None, 125, spec),
     ]
     found = history.of_sessions(views, since=100, now=200)
-    assert [(job.id, job.at, job.duration_s) for job in found.jobs] == [("s-done", 100, 60), ("s-runs", 110, 50)]
+    assert [(job.id, job.at, job.duration_s) for job in found.jobs] == [
+        ("s-done", 100, 60), ("s-moved", 105, 50), ("s-runs", 110, 50),
+    ]  # fmt: skip
     assert (found.running, found.unstarted, found.unread) == (1, 1, 0)
     first = found.jobs[0]
     assert (first.project, first.checkpoint, first.priority) == ("vision", Checkpoint(lost=5.0), 3)
+    assert (first.type, first.owner, first.tags) == ("service", "ada", ("a=b",))
     assert len(history.told(found)) == 2
+
+
+def test_a_job_is_to_policies_what_its_session_was() -> None:
+    spec = SessionSpec(
+        command=("train",),
+        type=SessionType.SERVICE,
+        resources=Request(2500, 3 * GIB, 0, GpuRequest(1500, ("L4", "T4"))),
+        nodes=2,
+        placement=Placement(sites=("hall",), groups=("own",), near="hall"),
+        cost=CostLimits(max_price=micros(0.5), spot=False),
+        lifetime=Lifetime(expected=7200.0, protect=True),
+        priority=3,
+        preemptible=True,
+        checkpoint=Checkpoint(),
+        labels={"kind": "long"},
+    )
+    job = history.of_spec(spec, "s-1", 0.0, 10.0, project="vision", owner="ada")
+    assert asked_of(job, 600.0) == asked(spec, "vision", "ada")
 
 
 def blank(kind: type[Any], **told: Any) -> Any:
@@ -77,7 +112,7 @@ class Told:
 
     def sites(self) -> list[SiteView]:
         return [
-            blank(SiteView, name="hall", labels={"region": "kr"}, price=0.5),
+            blank(SiteView, name="hall", labels={"region": "kr"}, price=0.5, egress=0.09),
             blank(SiteView, name="aws", labels={}, price=0.0),
         ]
 
@@ -108,4 +143,4 @@ def test_an_installation_is_a_setup_without_the_machines_it_launched() -> None:
         "m5.2xlarge", "us-east-1a", True, micros(0.2), 90.0,
     )  # fmt: skip
     assert shape.key == "m5.2xlarge/us-east-1a/spot"
-    assert setup.sites[0].labels == {"region": "kr"}
+    assert (setup.sites[0].labels, setup.sites[0].egress) == ({"region": "kr"}, micros(0.09))
