@@ -210,7 +210,7 @@ class Scheduling:
                 if decision.outcome is Outcome.PLACE:
                     await self._start(change, row, decision, active, accounts, taken)
                 elif why := backs[row.id]:
-                    await hold(change, row, why)
+                    await hold(change, row, why, decision)
                 elif row.reason is not decision.reason and row.state is not _S.PROVISIONING:
                     await change.session(row, _S.QUEUED, decision.reason, decision.message, hint=decision.hint)
         self._told_at = {key: at for key, at in self._told_at.items() if key in rows}

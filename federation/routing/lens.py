@@ -255,10 +255,9 @@ class Lens:
 
     def in_order(self, dear: Dear | None = None) -> Iterator[tuple[Head, int]]:
         """Yield all bins that may have room, cheapest first, with what scarcity adds; nothing may change meanwhile."""
-        heads = ((head.total, head, 0) for head in self.heads)
+        heads: Iterator[tuple[int, Head, int]] = ((head.total, head, 0) for head in self.heads)
         if dear:
-            paid = sorted((head.total + (extra := dear(head.ladder)), head, extra) for head in self.heads)
-            heads = (each for each in paid)
+            heads = iter(sorted((head.total + (extra := dear(head.ladder)), head, extra) for head in self.heads))
         later: list[tuple[int, Head, int]] = []
         soonest = next(heads, None)
         while soonest or later:

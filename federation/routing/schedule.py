@@ -152,7 +152,9 @@ class _Turn:
     def _wait(self, demand: Demand, decision: Decision) -> Decision:
         """Keep slots for a session that nothing can start now, or make room for it, and say when it is to start."""
         book = self._reservations()
-        decision = replace(decision, rejected=self._kept_from(demand, decision), hint=self._or_pay(demand, decision))
+        rejected, hint = self._kept_from(demand, decision), self._or_pay(demand, decision)
+        if rejected is not decision.rejected or hint is not decision.hint:
+            decision = replace(decision, rejected=rejected, hint=hint)
         if book.count >= RESERVED:
             return decision
         wait = book.soonest(demand)

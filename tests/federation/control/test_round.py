@@ -146,6 +146,22 @@ async def test_a_launch_that_the_installation_cannot_pay_is_not_made() -> None:
         await r.until_state(row.id, "running")
 
 
+async def test_a_dear_launch_is_not_made_before_it_is_approved() -> None:
+    async with ring() as r:
+        await r.elastic()
+        await policy(r, approve=[{"when": "session.cost > 0.04", "role": "cfo"}])
+        [row] = await r.submit(resources=WHOLE, lifetime=HOUR)
+        held = await because(r, row, Reason.APPROVAL)
+        assert (held.state, held.message) == ("held", "needs the approval of a cfo, by policy default")
+        await unchanged(r, row, state="held")
+        assert not await r.control.instances.list()
+        decision = await decided(r, row.id)
+        assert (decision.outcome, decision.reason, decision.taken) == (Outcome.HOLD, Reason.APPROVAL, ())
+        assert [offer.kind for offer in decision.ranked] == [OfferKind.LAUNCH]
+        await r.control.approvals.approve("default", row.id, by="bo", has=("cfo",))
+        await r.until_state(row.id, "running")
+
+
 async def test_past_its_stage_a_project_keeps_to_own_machines() -> None:
     async with ring() as r:
         await r.agent()
