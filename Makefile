@@ -102,7 +102,7 @@ format: venv ## rewrite the sources in the house's format
 
 .PHONY: bench
 bench: venv ## every benchmark at its quick size
-	@for name in bench/place.py bench/plan.py bench/start.py bench/memory.py; do \
+	@for name in bench/place.py bench/plan.py bench/trace.py bench/spot.py bench/predict.py bench/start.py bench/memory.py; do \
 		module=$$(basename $$name .py); echo "== bench.$$module"; $(BIN)/python -m bench.$$module --quick || exit 1; done
 
 .PHONY: lock
