@@ -228,6 +228,14 @@ class IndexMachine(RuleBasedStateMachine):
                 explained = {alike(one, self.known[agent]) for agent in told}
                 assert {alike(one, on) for on in self.known.values()} == explained, "a kind of agent goes unexplained"
 
+    @rule(waiting=st.lists(demands(), min_size=1, max_size=6), acts=st.lists(st.booleans(), min_size=6, max_size=6))
+    def decide_and_act(self, waiting: list[Demand], acts: list[bool]) -> None:
+        """Some decisions are acted on, one by one, before anyone looks again."""
+        for decision, acted in zip(route(waiting, self.capacity, rules=PLAIN), acts, strict=False):
+            if acted and decision.outcome is Outcome.PLACE:
+                on = self.known[decision.taken[0].target]
+                self.put(dataclasses.replace(on, free=on.free - decision.taken[0].slots))
+
     @rule(waiting=st.lists(demands(), min_size=1, max_size=8), nodes=st.sampled_from((1, 2, 3)))
     def decide_with_scarcity(self, waiting: list[Demand], nodes: int) -> None:
         """Scarcity says where, never whether: what fits is placed, and the other parts of the cost stay the same."""
