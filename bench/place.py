@@ -373,6 +373,7 @@ def _index(seats: Sequence[Seat]) -> Capacity:
     capacity = Capacity()
     for seat in seats:
         capacity.put_seat(seat)
+    gc.freeze()  # as the control plane does with a large index (`federation.control.seating`)
     return capacity
 
 

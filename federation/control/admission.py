@@ -43,7 +43,7 @@ class Admission:
             elif (row.reason, row.message) != (why.reason, why.message) or row.state is not SessionState.HELD:
                 held.append((row, why))
         if held:
-            async with self._changes.commit("session.hold") as change:
+            async with self._changes.commit("session.place") as change:
                 for row, why in held:
                     fresh = await change.tx.get(Session, row.id)
                     if fresh is not None:

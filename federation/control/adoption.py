@@ -74,7 +74,7 @@ class Adoption:
     async def begin(self, moves: list[Move]) -> int:
         """Begin moves that cannot wait for a plan; return how many began."""
         begun = 0
-        async with self._changes.commit("moves.begin") as change:
+        async with self._changes.commit("session.move") as change:
             for move in moves:
                 begun += not await self._moves.begin(change, move)
         if begun:

@@ -265,14 +265,18 @@ def _asked_for(row: Session, offers: tuple[Offer, ...], by: str, now: float) -> 
     if offers:
         text = f"{text}, at {money.text(price)} instead of {money.text(row.price)} an hour"
     left = row.spec.lifetime.expected - (now - (row.started_at or now))
+    saving = money.cost(row.price - price, left) if offers else 0
+    lost = money.cost(price, checkpoint.lost) if checkpoint else 0
+    if saving:
+        text = f"{text}; saves about {money.text(saving)} for {money.text(lost)} of work done again"
     return Move(
         session=row.id,
         attempt=row.attempt,
         reason=Reason.USER,
         message=text,
         to=offers,
-        saving=money.cost(row.price - price, left) if offers else 0,
-        lost=money.cost(price, checkpoint.lost) if checkpoint else 0,
+        saving=saving,
+        lost=lost,
     )
 
 

@@ -1,5 +1,6 @@
 """The router's index, kept true by what changes: agents' seats one by one, groups' offers at every look."""
 
+import gc
 from datetime import UTC, datetime
 
 from atoll.agent import Agent
@@ -14,6 +15,9 @@ from federation.control.links import Links
 from federation.control.mirror import Mirror
 from federation.control.world import World
 from federation.routing.capacity import Capacity, Launchable, Seat
+
+MANY = 1000
+"""Agents that are seated at one look when a large installation starts."""
 
 
 class Seating:
@@ -34,6 +38,8 @@ class Seating:
             self._capacity.set_site(site.name, region=site.labels.get("region", ""), egress=site.egress)
         for key in sorted(changed):
             self._seat(key)
+        if len(changed) >= MANY:
+            gc.freeze()  # what was just built lives as long as the process: no collection need look at it again
         for name in self._known.keys() - {group.name for group in world.groups}:
             self._capacity.set_launchables(name, ())
             del self._known[name], self._shut[name]

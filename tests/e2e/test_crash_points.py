@@ -415,5 +415,9 @@ def test_every_step_is_swept() -> None:
     assert named - swept - ADMINISTRATION == set()
 
 
-ADMINISTRATION = {"agent.left", "agent.remove", "token.create", "token.delete", "prices.keep", "provider.rotate"}
-"""One row changes, on one request, and no session or machine hangs on it."""
+ADMINISTRATION = {
+    "agent.left", "agent.remove", "budget.apply", "budget.delete", "budget.look", "budget.stage", "policy.apply",
+    "policy.delete", "policy.shadow", "prices.keep", "provider.rotate", "session.approve", "token.create",
+    "token.delete",
+}  # fmt: skip
+"""One row changes, on one request or by a look that is repeated, and no session or machine hangs on it."""
