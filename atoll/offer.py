@@ -4,11 +4,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from atoll import money
-from atoll.slots import Request, Slots
+from atoll.slots import GIB, Request, Slots
 from atoll.states import Reason
 
 WAIT_VALUE = 10
 """What one second of waiting for a start is worth to a session, in micro-units (0.036 units an hour)."""
+CHECKPOINT_S = 60.0
+"""Work that an interruption costs a session that saves its state on notice: `atoll.session.Checkpoint`'s default."""
+DEARER = 0.25
+"""How much more than the cheapest places anywhere those of a gang at one site (or else in one region) may cost."""
 
 
 def expected_cost(price: int, expected_s: float, start_s: float = 0.0) -> int:
@@ -94,6 +98,27 @@ class Demand:
     owner: str = ""
     tags: tuple[str, ...] = ()
     on_demand: bool = True
+
+
+def egress_cost(demand: Demand, per_gib: int) -> int:
+    """Return a member's part of bringing the data to another site, at micro-units a GiB that leaves where it is."""
+    return -(-demand.data * per_gib // (GIB * demand.nodes))
+
+
+def lost_s(demand: Demand, rework_s: float) -> float:
+    """Return the work an interruption costs: half the run, its mean, and at most `rework_s` or a checkpoint's."""
+    return min(demand.expected_s / 2, CHECKPOINT_S if demand.checkpoint else rework_s)
+
+
+def interruption_cost(
+    price: int, rate: float, expected_s: float, lost: float, start_s: float, worth: float = WAIT_VALUE
+) -> int:
+    """Return what interruptions, `rate` of them an hour, are expected to cost in micro-units.
+
+    Each costs `lost` seconds of work, paid for again at `price` an hour and waited for again, and one more start.
+    """
+    each = money.cost(price, lost) + worth * (lost + start_s)
+    return round(rate * expected_s / money.HOUR * each)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

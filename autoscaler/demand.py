@@ -7,11 +7,8 @@ from math import log
 from atoll import money
 from atoll.group import Group, GroupKind
 from atoll.instance import Shape
-from atoll.offer import WAIT_VALUE, Demand
-from atoll.slots import GIB, Request, Slots
-
-_CHECKPOINT_S = 60.0
-"""Work that an interruption costs a session that saves its state on notice."""
+from atoll.offer import Demand, egress_cost, interruption_cost, lost_s
+from atoll.slots import Request, Slots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,24 +32,20 @@ class Terms:
         """Return a member's part of what bringing the data to a site costs, in micro-units."""
         if not demand.data or site == demand.near:
             return 0
-        return -(-demand.data * self.egress.get(demand.near, 0) // (GIB * demand.nodes))
+        return egress_cost(demand, self.egress.get(demand.near, 0))
 
     def beside(self, demand: Demand, group: Group, shape: Shape) -> int:
-        """Return what a member costs on a machine beside the machine itself: egress and the risk of interruptions.
-
-        The risk is that of `federation.routing.cost`: each interruption costs half the run, or less, and a new start.
-        """
+        """Return what a member costs on a machine beside the machine itself: egress and the risk of interruptions."""
         rate = shape.interruptions
         if rate is None:
             rate = self.spot_interruptions if shape.spot else 0.0
-        risk = 0.0
+        risk = 0
         if rate:
-            lost_s = min(demand.expected_s / 2, _CHECKPOINT_S if demand.checkpoint else self.rework_s)
             taken = shape.slots.take(demand.request)
             price = share_price(taken, shape) if taken else shape.price or 0
-            lost = money.cost(price, lost_s) + WAIT_VALUE * (lost_s + shape.start_s)
-            risk = rate * demand.expected_s / money.HOUR * lost
-        return self.leaving(demand, group.site) + round(risk)
+            lost = lost_s(demand, self.rework_s)
+            risk = interruption_cost(price, rate, demand.expected_s, lost, shape.start_s)
+        return self.leaving(demand, group.site) + risk
 
 
 PLAIN = Terms()

@@ -9,14 +9,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from atoll.offer import Demand, expected_cost
+from atoll.offer import DEARER, Demand, expected_cost
 from atoll.states import Reason
 from autoscaler.cover import Offering
 from autoscaler.demand import share_price
 from autoscaler.fleet import Fleet, Machine, Standing
-
-DEARER = 0.25
-"""How much more than the cheapest machines anywhere those at one site (or else in one region) may cost together."""
 
 _ORDER = (Standing.READY, Standing.PENDING, Standing.DRAINING, Standing.COLD, Standing.NEW)
 

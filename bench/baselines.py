@@ -16,6 +16,7 @@ They are our own short models of these systems' documented behaviour, not the sy
 
 import heapq
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -96,7 +97,7 @@ def fluid(work: Sequence[Work], owned: int, within: Span) -> float:
 
 
 @dataclass(slots=True)
-class Baseline:
+class Baseline(ABC):
     """A replay on `owned` GPUs in nodes of eight, until `until`; subclasses say what is ordered and let go."""
 
     work: Sequence[Work]
@@ -111,9 +112,9 @@ class Baseline:
     _paid: list[tuple[int, float, float]] = field(default_factory=list)
     _waits: list[tuple[float, float]] = field(default_factory=list)
 
+    @abstractmethod
     def decide(self) -> None:
         """Place, order and end machines, as things are now."""
-        raise NotImplementedError
 
     def run(self) -> Result:
         """Replay everything."""

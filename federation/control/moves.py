@@ -21,7 +21,7 @@ from atoll.states import PLACED, AgentState, Reason, SessionState
 from federation.control.agents import used
 from federation.control.changes import Change, Changes
 from federation.control.config import ControlConfig
-from federation.control.demands import demand
+from federation.control.demands import demand, protection, ran_s
 from federation.control.links import Links
 from federation.control.seating import Seating
 from federation.control.sessions import Sessions
@@ -129,9 +129,7 @@ class Moves:
 
     def _refusal(self, row: Session, move: Move, now: float) -> str:
         """Return why a session may not be moved for this reason now, or ""."""
-        checkpoint, life = row.spec.checkpoint, row.spec.lifetime
-        preempted = move.reason is Reason.PREEMPTED
-        protects = life.protect_after is not None and now - (row.started_at or now) >= life.protect_after
+        checkpoint, preempted = row.spec.checkpoint, move.reason is Reason.PREEMPTED
         if row.moving or row.stopping_as:
             return "it is being moved already" if row.moving else "it is being stopped"
         if row.state is not _S.RUNNING or any(m.state is not MemberState.RUNNING for m in row.members):
@@ -140,7 +138,7 @@ class Moves:
             return "it is not preemptible"
         if not preempted and checkpoint is None:
             return "it takes no checkpoints: its `checkpoint` is not set"
-        if move.reason in _KEEP_OUT and (life.protect or protects):
+        if move.reason in _KEEP_OUT and protection(row, now):
             return "it is protected"
         return self._unable(row) if checkpoint else ""
 
@@ -264,7 +262,7 @@ def _asked_for(row: Session, offers: tuple[Offer, ...], by: str, now: float) -> 
     checkpoint, text, price = row.spec.checkpoint, f"asked for by {by}", sum(offer.price for offer in offers)
     if offers:
         text = f"{text}, at {money.text(price)} instead of {money.text(row.price)} an hour"
-    left = row.spec.lifetime.expected - (now - (row.started_at or now))
+    left = row.spec.lifetime.expected - row.ran_s - ran_s(row, now)
     saving = money.cost(row.price - price, left) if offers else 0
     lost = money.cost(price, checkpoint.lost) if checkpoint else 0
     if saving:

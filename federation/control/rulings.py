@@ -128,7 +128,7 @@ class Active:
 
         def judge(demand: Demand, candidate: Candidate) -> Ruling:
             if not last or last[0][0] is not demand:
-                last[:] = [(demand, _asked(demand))]
+                last[:] = [(demand, asked_of(demand))]
             denied, factor, extra = self.judge.offer(last[0][1], _offered(candidate))
             for name, plugin in self._plugins:
                 if denied:
@@ -220,7 +220,8 @@ def plugins() -> tuple[list[tuple[str, Plugin]], dict[str, str]]:
     return good, bad
 
 
-def _asked(demand: Demand) -> Asked:
+def asked_of(demand: Demand) -> Asked:
+    """Return a demand as expressions see it."""
     request = demand.request
     return Asked(
         type=demand.type,

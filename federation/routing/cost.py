@@ -17,12 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from atoll import money
-from atoll.offer import Cost, Demand
-from atoll.slots import GIB
+from atoll.offer import Cost, Demand, egress_cost, interruption_cost, lost_s
 from federation.routing.rules import Rules, Ruling
-
-CHECKPOINT_S = 60.0
-"""Work that an interruption costs a session that saves its state on notice: `atoll.session.Checkpoint`'s default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +39,8 @@ class Weigher:
         self._nodes = demand.nodes
         self._most = demand.max_total
         self._expected_s = demand.expected_s
-        self._lost_s = min(demand.expected_s / 2, CHECKPOINT_S if demand.checkpoint else rules.rework_s)
-        leaves = sites.get(demand.near, SiteTerms()).egress
-        self._egress = -(-demand.data * leaves // (GIB * demand.nodes))
+        self._lost_s = lost_s(demand, rules.rework_s)
+        self._egress = egress_cost(demand, sites.get(demand.near, SiteTerms()).egress)
         self.has_egress = self._egress > 0
         """Whether sites differ in what they cost: the order by price is not the order by cost then."""
 
@@ -69,8 +64,7 @@ class Weigher:
             return Cost(money.cost(price, self._expected_s), 0, egress)
         worth, risk = self._rules.wait_value, 0
         if rate:
-            lost = money.cost(price, self._lost_s) + worth * (self._lost_s + start_s)
-            risk = round(rate * self._expected_s / money.HOUR * lost)
+            risk = interruption_cost(price, rate, self._expected_s, self._lost_s, start_s, worth)
         plain = Cost(
             money.cost(price, self._expected_s + start_s),
             round(start_s * worth),

@@ -4,11 +4,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from atoll.offer import Demand, Offer
+from atoll.offer import DEARER, Demand, Offer
 from federation.routing.bins import Row
-
-DEARER = 0.25
-"""How much more than the cheapest members anywhere those at one site (or else in one region) may cost together."""
 
 Spot = tuple[int, Row]
 """An agent that has room for one member, with what that member is expected to cost there."""

@@ -219,7 +219,8 @@ class Lens:
             if isinstance(event, Make):
                 self._see_make(event)
                 self.told.clear()
-            elif self.reopen(event):
+            elif event.make in self.ladders:
+                self.reopen(event)
                 self.told.clear()
 
     def reopen(self, home: Bin) -> bool:

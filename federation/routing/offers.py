@@ -196,10 +196,10 @@ def _other_shapes(lens: Lens, capacity: Capacity) -> Iterator[Rejection]:
 
 
 def _full(lens: Lens) -> Iterator[Rejection]:
-    """Yield reasons against agents that could run it, in bins that were found to have no room: full or closed ones."""
+    """Yield reasons against agents that could run it but have no room: those cheaper than a make's first that has."""
     for ladder in lens.ladders.values():
         for rank, home in enumerate(ladder.bins):
-            if ladder.open >> rank & 1:
+            if ladder.open >> rank & 1 and home.first(lens.request) is not None:
                 break
             for row in islice(home.rows.values(), EACH):
                 yield _against_row(lens, row)

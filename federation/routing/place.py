@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterator, Sequence
 from math import inf
 
 from atoll import money
-from atoll.offer import Decision, Demand, Offer, Outcome
+from atoll.offer import DEARER, Decision, Demand, Offer, Outcome
 from atoll.slots import Slots
 from atoll.states import Reason
 from federation.routing.bins import Launchable, Row
 from federation.routing.capacity import Capacity
-from federation.routing.gangs import DEARER, gather
+from federation.routing.gangs import gather
 from federation.routing.lens import Dear, LaunchTerms, Lens
 from federation.routing.miss import limit_miss, nearest_miss
 from federation.routing.offers import Told, agent_offer, launch_offer, tell, with_scarcity

@@ -1,7 +1,7 @@
 """What is moved about in a replay: tasks, the places they run on, and the launched machines behind some of these."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from atoll import money
 from atoll.group import Group
@@ -130,37 +130,40 @@ class Launched:
 
 def task_of(job: Job, options: Options, requests: dict[Request, Request]) -> Task:
     """Return a job as it comes in; `requests` keeps one object for equal ones: indexes look them up by the million."""
-    expected = job.duration_s if options.clairvoyant else job.expected_s
-    return Task(
-        job=job,
-        left_s=job.duration_s,
-        demand=Demand(
-            session=job.id,
-            request=requests.setdefault(job.request, job.request),
-            nodes=job.nodes,
-            sites=job.sites,
-            groups=job.groups,
-            max_price=job.max_price,
-            spot=job.spot,
-            expected_s=options.expected_s if expected is None else expected,
-            priority=job.priority,
-            protect=job.protect,
-            queued_at=job.at,
-            project=job.project,
-            labels=job.labels,
-            near=job.near,
-            data=job.data,
-            together=job.together,
-            spread=job.spread,
-            max_total=job.max_total,
-            start_by=None if job.max_wait_s is None else job.at + job.max_wait_s,
-            due_at=None if job.deadline_s is None else job.at + job.deadline_s,
-            preemptible=job.preemptible,
-            checkpoint=job.checkpoint is not None,
-            type=job.type,
-            owner=job.owner,
-            tags=job.tags,
-        ),
+    known = replace(job, expected_s=job.duration_s) if options.clairvoyant else job
+    demand = demand_of(known, options.expected_s)
+    shared = requests.setdefault(job.request, job.request)
+    return Task(job=job, left_s=job.duration_s, demand=replace(demand, request=shared))
+
+
+def demand_of(job: Job, expected_s: float) -> Demand:
+    """Return a job as the router sees it; `expected_s` is the run time of one that says nothing itself."""
+    return Demand(
+        session=job.id,
+        request=job.request,
+        nodes=job.nodes,
+        sites=job.sites,
+        groups=job.groups,
+        max_price=job.max_price,
+        spot=job.spot,
+        expected_s=expected_s if job.expected_s is None else job.expected_s,
+        priority=job.priority,
+        protect=job.protect,
+        queued_at=job.at,
+        project=job.project,
+        labels=job.labels,
+        near=job.near,
+        data=job.data,
+        together=job.together,
+        spread=job.spread,
+        max_total=job.max_total,
+        start_by=None if job.max_wait_s is None else job.at + job.max_wait_s,
+        due_at=None if job.deadline_s is None else job.at + job.deadline_s,
+        preemptible=job.preemptible,
+        checkpoint=job.checkpoint is not None,
+        type=job.type,
+        owner=job.owner,
+        tags=job.tags,
     )
 
 

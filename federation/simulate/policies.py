@@ -8,14 +8,14 @@ from atoll.document.rules import policy as policy_document
 from atoll.errors import Invalid
 from atoll.judge import Judge
 from atoll.money import HOUR, PER_UNIT
-from atoll.policy import ACTIVE, INFINITE, Asked, Homecoming, Policy
-from atoll.slots import GIB
+from atoll.policy import ACTIVE, Asked, Homecoming, Policy
 from atoll.suggest import hint
 from federation.control import rulings
 from federation.routing.homecoming import Homing
 from federation.routing.rules import PLAIN, Rules
 from federation.simulate.home import Home
 from federation.simulate.model import Job, Options, Outcome, Setup
+from federation.simulate.places import demand_of
 from federation.simulate.run import Progress, simulate
 
 PARAMETERS: Mapping[str, str] = {
@@ -150,25 +150,4 @@ def _number(text: str, setting: str) -> float:
 
 def asked_of(job: Job, expected_s: float) -> Asked:
     """Return a job as expressions see it; `expected_s` is the run time of one that says nothing itself."""
-    request = job.request
-    return Asked(
-        type=job.type,
-        project=job.project,
-        owner=job.owner,
-        cpu=request.cpu / 1000,
-        memory=request.memory / GIB,
-        gpu=request.gpu.milli / 1000,
-        gpu_models=request.gpu.models,
-        nodes=job.nodes,
-        hours=(expected_s if job.expected_s is None else job.expected_s) / HOUR,
-        priority=job.priority,
-        max_price=INFINITE if job.max_price is None else job.max_price / PER_UNIT,
-        spot=job.spot,
-        preemptible=job.preemptible,
-        checkpoint=job.checkpoint is not None,
-        protect=job.protect,
-        labels=job.tags,
-        sites=job.sites,
-        groups=job.groups,
-        near=job.near,
-    )
+    return rulings.asked_of(demand_of(job, expected_s))

@@ -115,13 +115,13 @@ def test_rules_for_the_router() -> None:
 
 def test_every_field_of_a_session_reaches_expressions_the_same_way() -> None:
     from atoll.policy import asked
-    from federation.control.rulings import _asked
+    from federation.control.rulings import asked_of
 
     row = session(gpu=3)
     demand = Demand(
         session="s", request=row.spec.resources, project="red", owner="ada", tags=("team=red",), type="batch"
     )
-    assert _asked(demand) == asked(row.spec, "red", "ada")
+    assert asked_of(demand) == asked(row.spec, "red", "ada")
 
 
 def test_plug_ins_rule_too_and_broken_ones_stop_nothing() -> None:

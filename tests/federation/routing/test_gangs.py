@@ -6,10 +6,9 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atoll.offer import Demand, Offer, Outcome
+from atoll.offer import DEARER, Demand, Offer, Outcome
 from atoll.states import Reason
 from federation.routing.capacity import Capacity, Seat
-from federation.routing.gangs import DEARER
 from federation.routing.place import route
 from federation.routing.schedule import schedule
 from federation.routing.timeline import Running
