@@ -6,6 +6,7 @@ is a msgpack map tagged by `t`; unknown fields are ignored, so that a newer peer
 Protocol history (a peer speaks N and N-1):
 - 1 (2026-11-21): first.
 - 2 (2026-11-21): `Checkpoint`, answered by `NoCheckpoint` or by the run's end; `RunReport.asked`.
+- 3 (2026-11-21): data lanes (`Dial`), grants, streams that resume, `Exec`.
 """
 
 from typing import TypeAlias, TypeVar
