@@ -67,8 +67,9 @@ structure: venv ## sizes, docstrings, pure cores, wheel, links
 	$(BIN)/python -m pytest -q tests/structure
 
 .PHONY: test
+# Four processes on two cores: most tests with real processes wait most of their time.
 test: venv ## all tests but those with targets of their own (check-vm, check-crash)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not vm and not crash"
+	$(BIN)/python -m pytest -n 4 --dist loadgroup -m "not vm and not crash"
 
 .PHONY: check-vm
 check-vm: venv system ## the boot script on a virtual machine, from its user data to its own end (minutes)
@@ -100,18 +101,28 @@ format: venv ## rewrite the sources in the house's format
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
+PEERS := .venv-bench
+
+# An environment of its own: the peers (Ray, numba) and what they need stay out of the tests' environment.
+$(PEERS)/.installed: requirements/bench.txt pyproject.toml | venv
+	$(BIN)/python -m venv $(PEERS)
+	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --require-hashes -r requirements/bench.txt
+	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --no-deps --no-build-isolation -e .
+	@touch $@
+
 .PHONY: bench
-bench: venv ## every benchmark at its quick size
+bench: $(PEERS)/.installed ## every benchmark at its quick size, with its peers
 	@for name in bench/place.py bench/plan.py bench/trace.py bench/spot.py bench/predict.py bench/start.py bench/memory.py; do \
-		module=$$(basename $$name .py); echo "== bench.$$module"; $(BIN)/python -m bench.$$module --quick || exit 1; done
+		module=$$(basename $$name .py); echo "== bench.$$module"; $(PEERS)/bin/python -m bench.$$module --quick || exit 1; done
 
 .PHONY: lock
 lock: venv ## compile requirements/*.txt anew from pyproject.toml
 	$(COMPILE) pyproject.toml -o requirements/base.txt
 	$(COMPILE) pyproject.toml --all-extras --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml requirements/bench.in -c requirements/dev.txt -o requirements/bench.txt
 	$(subst --universal,,$(COMPILE)) requirements/openstack-servers.in -o requirements/openstack-servers.txt
 
 .PHONY: clean
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(SERVERS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SERVERS) $(PEERS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

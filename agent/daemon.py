@@ -84,6 +84,7 @@ def make_shell(home: AgentHome) -> tuple[AgentShell, ProcessRuntime]:
         notices=find_notices(os.environ),
         renewal=IdentityRenewal(identity, home.path, clock),
         deadline=_deadline(),
+        lines=TlsDialer(identity.url, identity, data=True),
     )
     return shell, runtime
 

@@ -12,11 +12,14 @@ from typing import Any, Protocol
 
 from agent import events
 from agent.core import Core, Machine
+from agent.datalines import DataLines
 from agent.deadline import Deadline
 from agent.entry import Entry
 from agent.events import Command, Event, Exit
+from agent.exec import ExecLeg
 from agent.journal import Journal
 from agent.logpump import CHANNELS, LogPump, Piece
+from agent.permission import Permission
 from agent.runtime.port import Runtime
 from agent.streams import StreamLeg
 from atoll.clock import Chance, Clock
@@ -24,7 +27,9 @@ from atoll.session import MemberState
 from tunnel import wire
 from tunnel.backoff import Backoff
 from tunnel.dialer import Dialer
+from tunnel.grant import BadGrant
 from tunnel.link import Link, Side
+from tunnel.resumables import Resumables
 
 _log = logging.getLogger("atoll.agent")
 
@@ -89,7 +94,9 @@ class AgentShell:
         notices: Notices | None = None,
         renewal: Renewal | None = None,
         deadline: Deadline | None = None,
+        lines: Dialer | None = None,
     ) -> None:
+        """`lines` dials data connections; without it none are made, and all streams take the link."""
         self.core = Core(machine)
         self._dialer = dialer
         self._runtime = runtime
@@ -99,6 +106,9 @@ class AgentShell:
         self._notices = notices
         self._renewal = renewal
         self._deadline = deadline
+        self._lines = DataLines(lines, self._serve) if lines is not None else None
+        self._streams = Resumables()
+        self._permission = Permission(clock)
         self._pump = LogPump()
         self._link: Link | None = None
         self._lost: asyncio.Future[str] | None = None
@@ -192,8 +202,12 @@ class AgentShell:
                 self._install(self._renewal, message.certificate)
             case wire.Refuse():
                 self._refused(message)
+            case wire.Dial(tokens):
+                if self._lines is not None:
+                    self._lines.dial(tokens)
             case wire.Welcome():
                 self.refusal = None
+                self._permission.welcomed(message)
                 self._pump.restart()
                 self._handle(events.Received(message))
                 self._ship()
@@ -203,8 +217,25 @@ class AgentShell:
                 self._handle(events.Received(message))
 
     def stream_opened(self, _link: Link, opening: wire.OpenStream, /) -> asyncio.Protocol | None:
-        """A user's stream to a port of a run: only to one that this very run listens on (S2)."""
+        """A user's stream on the link."""
+        return self._serve(opening)
+
+    def _serve(self, opening: wire.OpenStream) -> asyncio.Protocol | None:
+        """A user's stream, of which the frames of a resumable one may come by way after way. None refuses it."""
+        try:
+            self._permission.check(opening)
+        except BadGrant as error:
+            _log.warning("a stream to %s is refused: %s", opening.run, error)
+            return None
+        if opening.resume:
+            return self._streams.lane(opening.resume, opening.run, lambda: self._leg(opening))
+        return self._leg(opening)
+
+    def _leg(self, opening: wire.OpenStream) -> asyncio.Protocol | None:
+        """A user's stream to a program beside a run, or to a port that this very run listens on (S2)."""
         run = self.core.runs.get(opening.run)
+        if run is not None and run.live and opening.exec:
+            return ExecLeg(self._runtime, opening.run)
         port = run.apps.get(opening.app, 0) if run and opening.app else opening.port
         if run is None or not run.live or not port or not self._runtime.listens(opening.run, port):
             return None
@@ -285,6 +316,7 @@ class AgentShell:
 
     def _drop(self, run: str) -> None:
         self._pump.forget(run)
+        self._streams.end(run, "the run is over")
         self._unjournaled.discard(run)
         with self._disk(run):
             self._journal.drop(run)
@@ -392,6 +424,9 @@ class AgentShell:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._streams.close("the agent ends")
+        if self._lines is not None:
+            await self._lines.close()
         if self._closed is not None:
             self._closed.set()
 

@@ -1,5 +1,6 @@
 """An agent: the daemon on one machine, and that machine's slots."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from atoll.slots import Slots
@@ -15,7 +16,8 @@ class Agent:
     together with its session list: it may be ended only when acknowledged >= cordon > 0 (I4).
     `price` is micro-units an hour for the whole machine; `instance` is empty for registered machines.
     `drain_until` (Unix seconds) is when a drain's time is over: from then on sessions that can take a checkpoint and
-    are not protected are moved off it (None: whatever runs there goes on to its end).
+    are not protected are moved off it (None: whatever runs there goes on to its end). `key` is the SHA-256 of the
+    public key that it joined with, in hex: a revoked agent's never joins again.
     """
 
     id: str
@@ -30,6 +32,7 @@ class Agent:
     price: int = 0
     spot: bool = False
     instance: str = ""
+    key: str = ""
     epoch: int = 0
     cordon_epoch: int = 0
     acknowledged_epoch: int = 0
@@ -37,3 +40,9 @@ class Agent:
     joined_at: float = 0.0
     ended_at: float | None = None
     version: int = 0
+
+
+def driver(facts: Mapping[str, str]) -> tuple[int, ...]:
+    """Return the version of an agent's GPU driver as numbers, empty where it has told none."""
+    parts = facts.get("nvidia_driver", "").split(".")
+    return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()

@@ -1,5 +1,7 @@
 """Money as integers: micro-units of one currency, so that sums are exact."""
 
+from functools import lru_cache
+
 PER_UNIT = 1_000_000
 """Micro-units in one unit (1 USD = 1,000,000)."""
 
@@ -18,6 +20,7 @@ def cost(price: int, seconds: float) -> int:
     return -int(-price * seconds // HOUR)
 
 
+@lru_cache(maxsize=4096)
 def text(amount: int, currency: str = "USD") -> str:
     """Return an amount for people: `0.0123 USD`; four decimals below 1, two from there on."""
     units = amount / PER_UNIT

@@ -1,11 +1,11 @@
 """An offer: a priced way to run a session now, and why others were rejected."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from atoll import money
 from atoll.slots import GIB, Request, Slots
 from atoll.states import Reason
+from atoll.value import value
 
 WAIT_VALUE = 10
 """What one second of waiting for a start is worth to a session, in micro-units (0.036 units an hour)."""
@@ -15,16 +15,17 @@ DEARER = 0.25
 """How much more than the cheapest places anywhere those of a gang at one site (or else in one region) may cost."""
 
 
-def expected_cost(price: int, expected_s: float, start_s: float = 0.0) -> int:
+def expected_cost(price: int, expected_s: float, start_s: float = 0.0, worth: float = WAIT_VALUE) -> int:
     """Return the expected total of an offer in micro-units: the money for start and run, and the worth of the delay.
 
     `price` (micro-units an hour) is paid while the machine starts too, so a launch beats a running agent
-    only when it saves more than the delay costs, and at an equal price the sooner offer wins.
+    only when it saves more than the delay costs, and at an equal price the sooner offer wins. `worth` is that of a
+    second's delay, in micro-units.
     """
-    return money.cost(price, expected_s + start_s) + round(start_s * WAIT_VALUE)
+    return money.cost(price, expected_s + start_s) + round(start_s * worth)
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Cost:
     """What an offer's expected total is made of, in micro-units.
 
@@ -62,7 +63,10 @@ class OfferKind(StrEnum):
     WAIT = "wait"  # slots of an agent that are expected to fall free
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+_MADE = (OfferKind.PENDING, OfferKind.COLD, OfferKind.LAUNCH)
+
+
+@value(kw_only=True)
 class Demand:
     """A waiting session as the router and the autoscaler see it: sizes, limits and times, nothing else.
 
@@ -121,7 +125,7 @@ def interruption_cost(
     return round(rate * expected_s / money.HOUR * each)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Offer:
     """A way to run one member.
 
@@ -143,7 +147,7 @@ class Offer:
     parts: Cost = Cost()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Rejection:
     """Why an agent, group or shape is no offer for a session; `message` has the numbers."""
 
@@ -163,7 +167,7 @@ class Outcome(StrEnum):
     HOLD = "hold"  # nothing that exists or could be launched is capable
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Decision:
     """What was decided for a session, with everything that `atoll why` shows.
 
@@ -183,3 +187,11 @@ class Decision:
     considered: int = 0
     preempts: tuple[str, ...] = ()
     on_demand_price: int | None = None
+
+    @property
+    def for_planner(self) -> bool:
+        """Whether a machine may be launched for it: not when it chose to wait, or others make way for it."""
+        if self.outcome is Outcome.LAUNCH:
+            return True
+        chose = any(offer.kind in _MADE for offer in self.ranked)
+        return self.outcome is Outcome.WAIT and not self.preempts and not chose

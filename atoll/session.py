@@ -50,7 +50,8 @@ class Lifetime:
     """How long: `max` seconds of running, `protect` against scale-in, `grace` seconds between TERM and KILL.
 
     `expected` (seconds) is the user's estimate: the router weighs price against start delay with it. A session
-    that has run for `protect_after` seconds is protected from then on. It should have ended `deadline` seconds
+    that has run for `protect_after` seconds is protected from then on. Running counts on over moves (`Session.ran_s`);
+    an attempt whose work was lost counts no more. It should have ended `deadline` seconds
     after it was submitted; it expires when nothing could start it within `max_wait`.
     """
 
@@ -134,7 +135,8 @@ class MemberState(StrEnum):
 class Member:
     """One member of the current attempt: the agent it is on and the slots it holds there until it exited.
 
-    `out` and `err` are the final sizes of its output once exited: logs are complete when as much is stored.
+    `site` and `group` are the agent's (empty: the session's, which are its first member's). `out` and `err` are the
+    final sizes of its output once exited: logs are complete when as much is stored.
     `saved` says that it exited because it was asked for a checkpoint, and that it has taken one.
     """
 
@@ -142,6 +144,8 @@ class Member:
     agent: str
     slots: Slots
     price: int = 0
+    site: str = ""
+    group: str = ""
     state: MemberState = MemberState.STARTING
     exit_code: int | None = None
     reason: Reason = Reason.NONE
@@ -152,6 +156,25 @@ class Member:
     saved: bool = False
     started_at: float | None = None
     ended_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """What an attempt cost at one place, from `started_at` to `ended_at` (Unix seconds), in micro-units.
+
+    `price` is all its members' there, in micro-units an hour. `on_demand_cost` is what it would have cost at the
+    cheapest on-demand offer's price, 0 where its work was lost. Of many stretches the oldest are kept as one for each
+    place, without `agents` where those were several.
+    """
+
+    site: str
+    group: str
+    agents: tuple[str, ...] = ()
+    price: int = 0
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    cost: int = 0
+    on_demand_cost: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +203,8 @@ class Session:
 
     `reason`, `message` and `hint` say why it is in `state`. `attempt` counts placements; `members` are
     the current attempt's. `instance` is the launch it waits for. `cost` (micro-units) is settled up to
-    the last ended attempt; while it runs, `price` (micro-units an hour) accrues since `started_at`.
+    the last ended attempt, and is the sum of `stretches`, which say where it arose; while it runs, `price` (micro-units
+    an hour) accrues since `started_at`.
     `on_demand_price` is the cheapest on-demand offer's price when it was placed. `stopping_as` is the
     end a session in `stopping` goes to. `moving` is set while it takes a checkpoint to go elsewhere; `moves`
     counts how often it went, `moved_at` is when a move last ended, well or not. `ran_s` is how long earlier
@@ -213,6 +237,7 @@ class Session:
     price: int = 0
     on_demand_price: int | None = None
     on_demand_cost: int = 0
+    stretches: tuple[Stretch, ...] = ()
     created_at: float = 0.0
     queued_at: float = 0.0
     started_at: float | None = None

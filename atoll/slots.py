@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from atoll.errors import Invalid
+from atoll.value import value
 
 KIB, MIB, GIB, TIB = 1024, 1024**2, 1024**3, 1024**4
 _UNITS = {
@@ -18,7 +19,7 @@ _UNITS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value(order=True)
 class Gpu:
     """Devices of one model: `milli` thousandths of a device in all, `memory` bytes on each device."""
 
@@ -27,7 +28,7 @@ class Gpu:
     memory: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Slots:
     """An amount of resources: `cpu` in thousandths of a core, `memory` and `disk` in bytes, `gpu` by model.
 

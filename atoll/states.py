@@ -50,6 +50,7 @@ class AgentState(StrEnum):
     DRAINING = "draining"  # takes no new session
     LEFT = "left"  # undone by its owner with `atoll agent leave`
     GONE = "gone"  # its instance ended
+    REVOKED = "revoked"  # its certificate is worth nothing; whether its machine runs anything is not known
 
 
 class Reason(StrEnum):
@@ -99,6 +100,7 @@ class Reason(StrEnum):
     # agents and instances
     JOINED = "JOINED"
     LEFT = "LEFT"
+    REVOKED = "REVOKED"
     INTENDED = "INTENDED"
     CREATED = "CREATED"
     CREATE_UNKNOWN = "CREATE_UNKNOWN"
@@ -190,8 +192,9 @@ INSTANCE_MOVES: Mapping[InstanceState, frozenset[InstanceState]] = {
 
 _A = AgentState
 AGENT_MOVES: Mapping[AgentState, frozenset[AgentState]] = {
-    _A.READY: frozenset({_A.DRAINING, _A.LEFT, _A.GONE}),
-    _A.DRAINING: frozenset({_A.READY, _A.LEFT, _A.GONE}),
+    _A.READY: frozenset({_A.DRAINING, _A.LEFT, _A.GONE, _A.REVOKED}),
+    _A.DRAINING: frozenset({_A.READY, _A.LEFT, _A.GONE, _A.REVOKED}),
+    _A.REVOKED: frozenset({_A.LEFT, _A.GONE}),
     _A.LEFT: frozenset(),
     _A.GONE: frozenset(),
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from atoll import money
 from atoll.group import GroupKind
-from atoll.offer import WAIT_VALUE, Offer, OfferKind, expected_cost
+from atoll.offer import Offer, OfferKind, expected_cost
 from atoll.plan import Move
 from atoll.slots import Slots
 from atoll.states import AgentState, Reason
@@ -57,7 +57,7 @@ def evacuate(view: GroupView, terms: Terms = PLAIN) -> tuple[Move, ...]:
             reason = Reason.SPOT_NOTICE if agent.notice else Reason.USER
             why = "its cloud takes the machine back" if agent.notice else "the time to drain its machine is over"
             to = free.put(run)
-            made.append(_move(run, reason, why, (to,) if to else (), lost=_lost(run, to.price if to else 0)))
+            made.append(_move(run, reason, why, (to,) if to else (), lost=_lost(run, to.price if to else 0, terms)))
     return tuple(made)
 
 
@@ -155,7 +155,7 @@ def _emptied(view: GroupView, agent: AgentView, others: Sequence[AgentView], ter
     ):
         return None
     saving = _saving(view, agent, placed, {other.id: other for other in others})
-    losses = [_lost(run, to.price) for run, to in placed]
+    losses = [_lost(run, to.price, terms) for run, to in placed]
     if saving <= MARGIN * sum(losses):
         return None
     why = f"agent {agent.id} can then be ended, which saves {money.text(saving)}"
@@ -202,7 +202,7 @@ def _to_spot(agent: AgentView, run: RunningView, groups: Sequence[GroupView], no
         ),
         default=here,
     )
-    saving, lost = money.cost(here - there, run.left_s), _lost(run, here) + money.cost(there, pace.changeover_s)
+    saving, lost = money.cost(here - there, run.left_s), _lost(run, here, terms) + money.cost(there, pace.changeover_s)
     if saving <= MARGIN * lost:
         return None
     why = f"it has time enough for spot again, at {money.text(there)} an hour instead of {money.text(here)}"
@@ -244,7 +244,7 @@ def _lost_s(run: RunningView) -> float:
     return run.checkpoint.lost + run.checkpoint.grace if run.checkpoint else 0.0
 
 
-def _lost(run: RunningView, price: int) -> int:
+def _lost(run: RunningView, price: int, terms: Terms) -> int:
     """Return what a move costs: the work done again at `price`, and the worth of ending later."""
     again = run.checkpoint.lost if run.checkpoint else 0.0
-    return money.cost(price, again) + round(_lost_s(run) * WAIT_VALUE)
+    return money.cost(price, again) + round(_lost_s(run) * terms.wait_value)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from atoll.group import Group
 from atoll.instance import Shape
-from atoll.offer import WAIT_VALUE
 from autoscaler.demand import Kind, Terms
 
 Need = tuple[int, int, int, int]
@@ -51,7 +50,7 @@ class Cover:
         self.extra: list[dict[int, float]] = []
         for offering, size, fits in zip(able, self.sizes, self.fits, strict=True):
             cpu, memory, disk, gpu = (1.0 / amount if amount else 0.0 for amount in size)
-            late = (offering.shape.start_s - soonest) * WAIT_VALUE
+            late = (offering.shape.start_s - soonest) * terms.wait_value
             needs = [(k, *self.needs[k]) for k in fits]
             self.shares.append({k: (c * cpu, m * memory, d * disk, g * gpu) for k, c, m, d, g in needs})
             self.extra.append({k: late + terms.beside(kinds[k].example, offering.group, offering.shape) for k in fits})

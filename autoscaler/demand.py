@@ -7,7 +7,7 @@ from math import log
 from atoll import money
 from atoll.group import Group, GroupKind
 from atoll.instance import Shape
-from atoll.offer import Demand, egress_cost, interruption_cost, lost_s
+from atoll.offer import WAIT_VALUE, Demand, egress_cost, expected_cost, interruption_cost, lost_s
 from atoll.slots import Request, Slots
 
 
@@ -17,7 +17,8 @@ class Terms:
 
     `labels` are those of sites (a group's own go over them), `egress` is what a GiB costs that leaves one. `rework_s`
     is the running time lost with an interruption by a session that takes no checkpoints, `spot_interruptions` how
-    often an hour a spot machine is taken away where its shape does not say. `denied` is asked whether a policy is
+    often an hour a spot machine is taken away where its shape does not say. `wait_value` is what a second of waiting
+    is worth, in micro-units. `denied` is asked whether a policy is
     against a launch; it may depend only on the demand's fields named in `reads`.
     """
 
@@ -25,6 +26,7 @@ class Terms:
     egress: Mapping[str, int] = field(default_factory=dict)
     rework_s: float = 1800.0
     spot_interruptions: float = 0.05
+    wait_value: int = WAIT_VALUE
     reads: tuple[str, ...] = ()
     denied: Callable[[Demand, Group, Shape], bool] | None = None
 
@@ -44,8 +46,12 @@ class Terms:
             taken = shape.slots.take(demand.request)
             price = share_price(taken, shape) if taken else shape.price or 0
             lost = lost_s(demand, self.rework_s)
-            risk = interruption_cost(price, rate, demand.expected_s, lost, shape.start_s)
+            risk = interruption_cost(price, rate, demand.expected_s, lost, shape.start_s, self.wait_value)
         return self.leaving(demand, group.site) + risk
+
+    def alone(self, demand: Demand, shape: Shape) -> int:
+        """Return the expected total of a launch for a member alone, in micro-units: it pays for the whole machine."""
+        return expected_cost(shape.price or 0, demand.expected_s, shape.start_s, self.wait_value)
 
 
 PLAIN = Terms()

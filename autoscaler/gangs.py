@@ -47,7 +47,7 @@ def _choose(fleet: Fleet, demand: Demand) -> _Places | None:
         if fleet.allows(demand, machine.group, machine.shape) and machine.free.take(demand.request) is not None
     ]
     able = [offering for offering in fleet.open_offerings() if fleet.allows(demand, offering.group, offering.shape)]
-    able.sort(key=lambda o: (_launch_cost(demand, o), o.group.name))
+    able.sort(key=lambda o: (fleet.terms.alone(demand, o.shape), o.group.name))
     if demand.spread:
         return _complete(fleet, demand, _dealt(there), able, mine)
 
@@ -86,7 +86,7 @@ def _complete(
     if new is None:
         return None
     cost = sum(_cost(demand, machine) for machine in used if machine.instance not in mine)
-    return _Places(used, new, cost + sum(_launch_cost(demand, offering) for offering in new))
+    return _Places(used, new, cost + sum(fleet.terms.alone(demand, offering.shape) for offering in new))
 
 
 def _launches(
@@ -115,11 +115,6 @@ def _launches(
 def _cost(demand: Demand, machine: Machine) -> int:
     taken = machine.free.take(demand.request)
     return expected_cost(share_price(taken, machine.shape) if taken else 0, demand.expected_s)
-
-
-def _launch_cost(demand: Demand, offering: Offering) -> int:
-    shape = offering.shape
-    return expected_cost(shape.price or 0, demand.expected_s, shape.start_s)
 
 
 def _cheapest(found: Iterable[_Places | None]) -> _Places | None:

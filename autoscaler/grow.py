@@ -123,21 +123,13 @@ def _worth(fleet: Fleet, machine: Machine, demand: Demand) -> bool:
     if best is None or taken is None:
         return True
     start_s = machine.shape.start_s if machine.standing is Standing.COLD else 0.0
-    here = expected_cost(share_price(taken, machine.shape), demand.expected_s, start_s)
-    return here <= expected_cost(best.shape.price or 0, demand.expected_s, best.shape.start_s)
+    here = expected_cost(share_price(taken, machine.shape), demand.expected_s, start_s, fleet.terms.wait_value)
+    return here <= fleet.terms.alone(demand, best.shape)
 
 
 def _cheapest(fleet: Fleet, demand: Demand) -> Offering | None:
     able = [o for o in fleet.open_offerings() if fleet.allows(demand, o.group, o.shape)]
-    return min(
-        able,
-        key=lambda o: (
-            expected_cost(o.shape.price or 0, demand.expected_s, o.shape.start_s),
-            o.group.name,
-            o.shape.key,
-        ),
-        default=None,
-    )
+    return min(able, key=lambda o: (fleet.terms.alone(demand, o.shape), o.group.name, o.shape.key), default=None)
 
 
 def _yardstick(fleet: Fleet) -> list[Offering]:

@@ -6,7 +6,7 @@ from atoll import money
 from atoll.group import Group, GroupKind
 from atoll.instance import Shape
 from atoll.offer import Demand
-from atoll.plan import Action, Note, Plan, Step
+from atoll.plan import Action, Note, Plan, Quote, Step
 from atoll.states import Reason
 from autoscaler.consolidate import moves
 from autoscaler.demand import PLAIN, Terms, by_kind, mean_expected_s
@@ -41,30 +41,20 @@ def plan(
     than those packed greedily, also the time it takes counts. The plan's quote says what the launches for demand cost
     an hour, and a proven bound on it.
     """
-    began = left() if left else 0.0
-    expected_s = mean_expected_s(demands)
-    fleet = Fleet(groups, expected_s, terms)
-    unserved = serve(fleet, demands, left)
-    if unserved and _could_grow(groups, unserved, terms):
-        fleet = Fleet(groups, expected_s, terms)
-        unserved = serve_in_order(fleet, demands)
-    judged = quote(fleet, demands, began - left() if left else 0.0)
+    fleet, unserved, judged = _served(groups, demands, terms, left)
     for view in groups:
         grow_pools(fleet, view)
     _name_new(fleet, plan_id)
-    steps = list(_growth_steps(fleet, {demand.session for demand in demands if demand.spot}))
-    growing = {step.group for step in steps}
+    grown = list(_growth_steps(fleet, {demand.session for demand in demands if demand.spot}))
+    growing = {step.group for step in grown}
+    shrinks = _shrunk(fleet, groups, growing, unserved)
+    steps = [*grown, *(step for shrink in shrinks for step in shrink.steps)]
     notes = [
         *_blocked_notes(groups, demands, terms),
         *_limit_notes(fleet, demands, unserved),
         *_unserved_notes(fleet, unserved),
+        *(note for shrink in shrinks for note in shrink.notes),
     ]
-    stuck = [ceiling for _, _, ceiling in _short(fleet, unserved, fleet.limits)]
-    for view in groups:
-        shrink = Shrink(fleet, view, grows=view.group.name in growing, stuck=stuck)
-        shrink.decide()
-        steps += shrink.steps
-        notes += shrink.notes
     return Plan(
         id=plan_id,
         generation=generation,
@@ -75,6 +65,30 @@ def plan(
         moves=moves(groups, growing, at, terms),
         quote=judged,
     )
+
+
+def _served(
+    groups: Sequence[GroupView], demands: Sequence[Demand], terms: Terms, left: Callable[[], float] | None
+) -> tuple[Fleet, list[Demand], Quote | None]:
+    """Return the fleet with demands on it, those left out, and what the launches are worth; nothing for pools yet."""
+    began = left() if left else 0.0
+    expected_s = mean_expected_s(demands)
+    fleet = Fleet(groups, expected_s, terms)
+    unserved = serve(fleet, demands, left)
+    if unserved and _could_grow(groups, unserved, terms):
+        fleet = Fleet(groups, expected_s, terms)
+        unserved = serve_in_order(fleet, demands)
+    return fleet, unserved, quote(fleet, demands, began - left() if left else 0.0)
+
+
+def _shrunk(fleet: Fleet, groups: Sequence[GroupView], growing: set[str], unserved: Sequence[Demand]) -> list[Shrink]:
+    """Return what each group gives up, and why it keeps the rest."""
+    stuck = [ceiling for _, _, ceiling in _short(fleet, unserved, fleet.limits)]
+    shrinks = []
+    for view in groups:
+        shrinks.append(shrink := Shrink(fleet, view, grows=view.group.name in growing, stuck=stuck))
+        shrink.decide()
+    return shrinks
 
 
 def _could_grow(groups: Sequence[GroupView], unserved: Sequence[Demand], terms: Terms) -> bool:

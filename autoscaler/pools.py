@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from atoll.group import Group, GroupKind
 from atoll.instance import Shape
-from atoll.offer import Demand, expected_cost
+from atoll.offer import WAIT_VALUE, Demand, expected_cost
 from atoll.slots import Request, Slots
 from atoll.states import AgentState, Reason
 from autoscaler.demand import by_kind, share_price
@@ -39,7 +39,7 @@ def hot_sizes(view: GroupView, predicted: int) -> list[tuple[int, Reason]]:
     return [(count, reason) for part, count, reason in sizes if part > 0]
 
 
-def predict(view: GroupView, arrivals: Arrivals, now: float) -> Ready:
+def predict(view: GroupView, arrivals: Arrivals, now: float, wait_value: int = WAIT_VALUE) -> Ready:
     """Return what a group's own history adds to its hot pool now: nothing where it did not ask for that.
 
     A slot costs its share of the shape that holds it at the least price; the time looked ahead is that one's start.
@@ -50,7 +50,7 @@ def predict(view: GroupView, arrivals: Arrivals, now: float) -> Ready:
     if not view.group.pools.predict or not priced:
         return Ready()
     price, start_s, _ = min(priced)
-    return ready_slots(arrivals.samples(now, start_s), price)
+    return ready_slots(arrivals.samples(now, start_s), price, wait_value=wait_value)
 
 
 def hot_fits(pools_request: Request, count: int, free: Iterable[Slots]) -> int:
@@ -109,7 +109,7 @@ def _dear(fleet: Fleet, machine: Machine) -> bool:
 
 
 def _cost(fleet: Fleet, shape: Shape) -> int:
-    return expected_cost(shape.price or 0, fleet.expected_s, shape.start_s)
+    return expected_cost(shape.price or 0, fleet.expected_s, shape.start_s, fleet.terms.wait_value)
 
 
 def _want(fleet: Fleet, machine: Machine, reason: Reason) -> None:

@@ -8,8 +8,8 @@ wait `BOOT_S` for it, and know no run time beforehand. They differ in what they 
   to eight GPUs; what runs there is not moved, and an empty machine is ended at once (`consolidateAfter: 0s`).
 - `Ray`: every five seconds the machine that the waiting ones fill best, as often as its upscaling speed allows (at
   most as many more as there are, at least five); a machine is ended after five idle minutes.
-- `Threshold`: machines of eight GPUs, so that at most four fifths of all GPUs are in use; ended when empty and less
-  than three fifths would be.
+- `Threshold`: machines of eight GPUs, so that at most a part `high` (four fifths) of all GPUs is in use; ended when
+  empty and less than a part `low` (three fifths) is.
 
 They are our own short models of these systems' documented behaviour, not the systems themselves.
 """
@@ -285,10 +285,12 @@ class Ray(Baseline):
             rest = [gpus for number, gpus in enumerate(rest) if number not in took]
 
 
+@dataclass(slots=True)
 class Threshold(Baseline):
     """Large machines, so that some share of all GPUs stays free."""
 
-    high, low = 0.8, 0.6
+    high: float = 0.8
+    low: float = 0.6
 
     def decide(self) -> None:
         """Keep the use between two thresholds."""

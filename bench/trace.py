@@ -6,6 +6,9 @@ billed by the second. Ours is the product: its router, planner and homecoming, i
 times beforehand, all pay from order to end, and work lost by a move (60 s) is done again. Costs are over the fluid
 bound: GPU hours over what is owned, if everything started at once and could be cut in any parts.
 
+Threshold scaling trades idle machines for less waiting, as hot pools do with ours: both are run at several settings,
+and ours is compared with what threshold scaling costs at the same p95 wait, between its settings on a straight line.
+
 What homecoming does was chosen, and its settings were, on the early weeks; all rows are of the later ones. Which
 sessions can take a checkpoint is drawn by chance: with half of them and the middle size five times (medians), else
 once. The full run takes about half an hour on two cores.
@@ -15,7 +18,7 @@ import argparse
 import csv
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +32,7 @@ from atoll.session import Checkpoint
 from atoll.site import Site
 from atoll.slots import GIB, Gpu, GpuRequest, Request, Slots
 from bench import baselines, rows
-from bench.baselines import BASELINES, NODE, SIZES, Result, Span, Work, fluid
+from bench.baselines import BASELINES, NODE, SIZES, Result, Span, Threshold, Work, fluid
 from bench.rows import DATA, Row, row
 from federation.routing.rules import Rules
 from federation.simulate.home import Home
@@ -42,6 +45,10 @@ PRICE = 3_060_000
 SEEDS = 5
 CHECKPOINTABLE = (0.0, 0.2, 0.5, 1.0)
 TARGETS = {0.5: 0.92, 1.0: 0.80}
+HIGHS = (0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+"""Parts of all GPUs in use above which threshold scaling grows; a fifth below, it shrinks."""
+HOT = (2, 8, 24, 48)
+"""Hot pools of ours, in GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +192,34 @@ def run_baselines(case: Case, owned: int) -> dict[str, Measured]:
     }
 
 
+def run_threshold(case: Case, owned: int, high: float) -> Measured:
+    """Replay threshold scaling at one setting."""
+    until = case.later[1]
+    bound = fluid(read(case.cluster, until), owned, case.later)
+    result = Threshold(read(case.cluster, until), owned, until, high=high, low=high - 0.2).run()
+    return _measure(result, case.later, bound)
+
+
+def at_wait(curve: Sequence[Measured], wait_s: float) -> float | None:
+    """Return what a way costs at a p95 wait, between its settings on a straight line; None below its shortest.
+
+    A setting that costs more than one with no longer wait is left out; beyond the longest wait it costs what it does
+    there.
+    """
+    best: list[tuple[float, float]] = []
+    for cost, p95, _, _ in sorted(curve, key=lambda one: (one[1], one[0])):
+        if not best or cost < best[-1][1]:
+            best.append((p95, cost))
+    below = [one for one in best if one[0] <= wait_s]
+    if not below:
+        return None
+    (left, cost), above = below[-1], best[len(below) :]
+    if not above:
+        return cost
+    right, less = above[0]
+    return cost + (less - cost) * (wait_s - left) / (right - left)
+
+
 def points(cases: Sequence[Case], quick: bool) -> list[Point]:
     """Return what of ours is run: every part for every size and seed, and the curve of the middle size."""
     parts = (0.5, 1.0) if quick else CHECKPOINTABLE
@@ -194,10 +229,10 @@ def points(cases: Sequence[Case], quick: bool) -> list[Point]:
             for part in parts:
                 often = part == 0.5 and owned == case.owned[1 % len(case.owned)] and not quick
                 found += [Point(case, owned, part, seed) for seed in range(1, (SEEDS if often else 1) + 1)]
-    if not quick:
-        for case in cases:
-            middle = case.owned[1]
-            found += [Point(case, middle, 1.0, hot=hot) for hot in (2, 8, 24)]
+    for case in cases:
+        middle = case.owned[1 % len(case.owned)]
+        found += [Point(case, middle, 1.0, hot=hot) for hot in (HOT[1:2] if quick else HOT)]
+        if not quick:
             found += [Point(case, middle, 1.0, patience_s=wait) for wait in (120.0, 600.0, 3600.0)]
     return found
 
@@ -214,6 +249,9 @@ def compare(cases: Sequence[Case], quick: bool) -> tuple[list[Row], list[str], d
         for owned in case.owned:
             theirs = run_baselines(case, owned)
             curve = curves[f"{case.cluster}, {owned} owned GPUs"] = list(theirs.items())
+            bars = [run_threshold(case, owned, high) for high in HIGHS]
+            curve += [(f"threshold {high:g}", one) for high, one in zip(HIGHS, bars, strict=True)]
+            found += _at_equal_wait(case, owned, measured, bars)
             for point, one in measured.items():
                 if (point.case, point.owned) == (case, owned) and (point.part in (0.5, 1.0)) and point.seed == 1:
                     curve.append((f"ours, {point.part:.0%}", one))
@@ -231,6 +269,21 @@ def compare(cases: Sequence[Case], quick: bool) -> tuple[list[Row], list[str], d
                     found.append(row(f"{name}: cost{waits}", "x fluid bound", mid[0], peer=peer, theirs=its[0],
                                      better="lower", target=target if equal else None, of="ratio"))  # fmt: skip
     return found, notes, curves
+
+
+def _at_equal_wait(case: Case, owned: int, measured: Mapping[Point, Measured], bars: Sequence[Measured]) -> list[Row]:
+    """Return ours at each setting beside what threshold scaling costs at the same p95 wait."""
+    found = []
+    for point, (cost, p95, _, _) in measured.items():
+        if (point.case, point.owned, point.seed, point.patience_s) != (case, owned, 1, 0.0) or point.part < 0.5:
+            continue
+        hot = f", hot pool of {point.hot}" if point.hot else ""
+        name = f"{case.cluster}, {owned} owned GPUs, {point.part:.0%} checkpointable{hot}: cost at p95 {p95:.0f} s"
+        theirs = at_wait(bars, p95)
+        if theirs is not None:
+            found.append(row(name, "x fluid bound", cost, peer="threshold, any setting", theirs=theirs,
+                             better="lower", target=1.0, of="ratio"))  # fmt: skip
+    return found
 
 
 def plot(curves: dict[str, list[tuple[str, Measured]]]) -> str:

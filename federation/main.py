@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from federation.control.control import Control
     from federation.control.steps import Hook
     from federation.ports import Store
-    from tunnel.acceptor import Acceptor
+    from tunnel.acceptor import Acceptor, Serve
     from tunnel.identity import Authority
 
 __all__ = ["down", "main", "up"]
@@ -222,7 +222,9 @@ async def _listen(
     from federation.api.grants import Grants
     from federation.api.route import Services
     from federation.gateway.gateway import Gateway
+    from federation.gateway.sshdoor import SshDoor
     from federation.web.pages import Pages
+    from tunnel.sshkeys import SshKeys
 
     door = Door(control.tokens, Grants(control.config.secret_key, control.clock), address)
     services = Services(
@@ -231,12 +233,14 @@ async def _listen(
         address=address,
         chance=SystemChance(),
         pack=AgentPack(home / "cache", home / "agent-packs"),
+        ssh=SshKeys(home / "keys"),
     )
     gateway = Gateway(services)
+    ssh = SshDoor(services)
     app = build(services, pages=Pages(services).routes(), fronts=(gateway.front,))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, keepalive_timeout=75.0)
     await runner.setup()
-    acceptor = _acceptor(config, control, authority, runner.server)
+    acceptor = _acceptor(config, control, authority, runner.server, ssh.serve)
     try:
         await acceptor.listen(*where)
     except OSError as error:
@@ -245,25 +249,28 @@ async def _listen(
     async def end() -> None:
         await acceptor.close()
         services.closing.set()
+        await ssh.close()
         await gateway.close()
         await runner.cleanup()
 
     return end
 
 
-def _acceptor(config: ServerConfig, control: "Control", authority: "Authority", http: Any) -> "Acceptor":
-    """Return who takes connections on the one port, by ALPN: agents, joining machines, and HTTP."""
+def _acceptor(config: ServerConfig, control: "Control", authority: "Authority", http: Any, ssh: "Serve") -> "Acceptor":
+    """Return who takes connections on the one port, by ALPN: agents, joining machines, and HTTP; and SSH."""
     from tunnel.acceptor import Acceptor, Route
-    from tunnel.wire import ALPN_CONTROL, ALPN_JOIN
+    from tunnel.wire import ALPN_CONTROL, ALPN_DATA, ALPN_JOIN
 
     own = (Path(config.tls.certificate), Path(config.tls.key)) if config.tls.certificate else None
     return Acceptor(
         {
             ALPN_CONTROL: Route(authority.control_context(), control.links.accept),
+            ALPN_DATA: Route(authority.data_context(), control.links.relay.accept),
             ALPN_JOIN: Route(authority.join_context(), http),
             "http/1.1": Route(authority.http_context(own), http),
         },
         plain=http,
+        ssh=ssh,
     )
 
 

@@ -1,4 +1,4 @@
-"""One listening port for everything: agents, joins, users over HTTPS, and plain HTTP from this machine.
+"""One listening port for everything: agents, joins, users over HTTPS and SSH, and plain HTTP from this machine.
 
 The first bytes are looked at (not taken) before the handshake; the protocol offered picks the TLS context, so
 that a connection for agents can never be made under a context that asks for no certificate.
@@ -10,9 +10,12 @@ import errno
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
+from tunnel.buffered import Buffered
 from tunnel.hello import HELLO_LIMIT, More, NotHello, offered
 
 DEADLINE_S = 10.0
@@ -20,11 +23,15 @@ DEADLINE_S = 10.0
 HANDSHAKES_LIMIT = 256
 """Most connections between accept and handshake's end; further ones wait in the kernel's backlog."""
 _HTTP = "http/1.1"
+_SSH = b"SSH-"
 _PAUSE_S = 0.5
 _PLAIN_REFUSED = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
     b"Plain HTTP is served to this machine itself only: use https.\n"
 )
+
+Serve: TypeAlias = Callable[[socket.socket], Awaitable[None]]
+"""Takes over an accepted socket, and returns once the handshake is over. Raises `OSError` where it fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,7 @@ class Acceptor:
 
     `routes` is keyed by ALPN protocol; a TLS client that offers none is taken for `http/1.1`, one that offers
     only unknown ones is closed. `plain` (None: nobody) serves plain HTTP to peers for which `local(address)` holds.
+    `ssh` (None: nobody) serves clients that speak SSH; within the deadline it must know who that is.
     """
 
     def __init__(
@@ -57,11 +65,13 @@ class Acceptor:
         routes: Mapping[str, Route],
         plain: Callable[[], asyncio.Protocol] | None = None,
         *,
+        ssh: Serve | None = None,
         local: Callable[[str], bool] = is_loopback,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         self._routes = routes
         self._plain = plain
+        self._ssh = ssh
         self._local = local
         self._deadline_s = deadline_s
         self._listeners: list[socket.socket] = []
@@ -151,44 +161,47 @@ class Acceptor:
         with contextlib.suppress(OSError):
             async with asyncio.timeout(self._deadline_s):
                 try:
-                    route = await self._choose(connection, address)
-                    if route is not None:
+                    serve = await self._choose(connection, address)
+                    if serve is not None:
                         with contextlib.suppress(OSError):
                             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 except BaseException:
                     connection.close()
                     raise
-                if route is None:
+                if serve is None:
                     connection.close()
                     return
-                # From here on the socket is the loop's, also when the handshake fails.
-                make, context = route
-                await self._loop.connect_accepted_socket(make, connection, ssl=context)
+                # From here on the socket is its server's, also when the handshake fails.
+                await serve(connection)
 
-    async def _choose(
-        self, connection: socket.socket, address: str
-    ) -> tuple[Callable[[], asyncio.Protocol], ssl.SSLContext | None] | None:
-        """Return the factory and TLS context for a connection; None when it is not to be served."""
-        protocols = await self._peek(connection)
+    async def _choose(self, connection: socket.socket, address: str) -> Serve | None:
+        """Return who takes a connection over; None when it is not to be served."""
+        data = await self._peek(connection, 1)
+        if data[:1] == _SSH[:1]:
+            data = await self._peek(connection, len(_SSH))
+        if data.startswith(_SSH):
+            return self._ssh
+        protocols = await self._offered(connection, data)
         if protocols is None:
             if self._plain is not None and self._local(address):
-                return self._plain, None
+                return partial(self._hand_over, self._plain, None)
             connection.recv(HELLO_LIMIT)
             connection.send(_PLAIN_REFUSED)
             return None
         for name in protocols or (_HTTP,):
             if name in self._routes:
-                return self._routes[name].make, self._routes[name].context
+                return partial(self._hand_over, self._routes[name].make, self._routes[name].context)
         return None
 
-    async def _peek(self, connection: socket.socket) -> list[str] | None:
+    async def _hand_over(
+        self, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext | None, connection: socket.socket
+    ) -> None:
+        read = make if context is None else lambda: Buffered(make())
+        await self._loop.connect_accepted_socket(read, connection, ssl=context)
+
+    async def _offered(self, connection: socket.socket, data: bytes) -> list[str] | None:
         """Return the protocols that the ClientHello offers, None when the peer does not speak TLS."""
-        need = 1
         while True:
-            await self._readable(connection, need)
-            data = connection.recv(HELLO_LIMIT, socket.MSG_PEEK)
-            if len(data) < need:
-                raise ConnectionAbortedError("closed before it said what it wants")
             try:
                 answer = offered(data)
             except NotHello:
@@ -197,7 +210,15 @@ class Acceptor:
                 return None
             if not isinstance(answer, More):
                 return list(answer)
-            need = answer.size
+            data = await self._peek(connection, answer.size)
+
+    async def _peek(self, connection: socket.socket, need: int) -> bytes:
+        """Return the first bytes, `need` at least, without taking them."""
+        await self._readable(connection, need)
+        data = connection.recv(HELLO_LIMIT, socket.MSG_PEEK)
+        if len(data) < need:
+            raise ConnectionAbortedError("closed before it said what it wants")
+        return data
 
     async def _readable(self, connection: socket.socket, count: int) -> None:
         """Wait until that many bytes (or the end) are there. The kernel counts: nothing is polled."""

@@ -9,24 +9,25 @@ STABLE_S = 60.0
 
 
 class Backoff:
-    """The waits between the dials of one agent."""
+    """The waits between the dials of one agent (or of one stream, which is in more of a hurry)."""
 
-    def __init__(self, chance: Chance) -> None:
+    def __init__(self, chance: Chance, *, first_s: float = FIRST_S, longest_s: float = LONGEST_S) -> None:
         self._chance = chance
-        self._ceiling = FIRST_S
+        self._first = self._ceiling = first_s
+        self._longest = longest_s
         self._floor = 0.0
 
     def next(self) -> float:
-        """Return the seconds to wait now: random up to a ceiling that doubles from 0.2 to 30 s each time."""
+        """Return the seconds to wait now: random up to a ceiling that doubles each time (0.2 to 30 s by default)."""
         wait = self._floor + self._chance.uniform(0.0, self._ceiling)
-        self._ceiling = min(LONGEST_S, self._ceiling * 2)
+        self._ceiling = min(self._longest, self._ceiling * 2)
         self._floor = 0.0
         return wait
 
     def succeeded_for(self, seconds: float) -> None:
         """Tell how long a link stood: the ceiling starts anew only after `STABLE_S`."""
         if seconds >= STABLE_S:
-            self._ceiling = FIRST_S
+            self._ceiling = self._first
 
     def retry_after(self, seconds: float) -> None:
         """Honour the control plane's wish: the next wait is at least this long."""

@@ -1,4 +1,4 @@
-"""How an agent reaches its control plane: one outbound TLS connection, through an HTTP proxy if need be."""
+"""How an agent reaches its control plane: outbound TLS connections, through an HTTP proxy if need be."""
 
 import asyncio
 import base64
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from tunnel.buffered import Buffered
 from tunnel.identity import AgentIdentity
 from tunnel.wire import CONTROL_NAME
 
@@ -18,7 +19,7 @@ _REPLY_LIMIT = 16 * 1024
 
 
 class Dialer(Protocol):
-    """Makes the connection a `Link` runs on."""
+    """Makes the connections that a `Link` or a data connection's `AgentLine` runs on."""
 
     async def dial(self, make: Callable[[], asyncio.Protocol]) -> None:
         """Connect and hand the transport to `make()`; returns when `connection_made` was called.
@@ -29,15 +30,17 @@ class Dialer(Protocol):
 
 
 class TlsDialer:
-    """Dials `url` (`https://host[:port]`) with an agent's certificate.
+    """Dials `url` (`https://host[:port]`) with an agent's certificate, or (`data`) without, for data connections.
 
     `HTTPS_PROXY`/`https_proxy` and `NO_PROXY`/`no_proxy` of `environ` are honoured: the connection then goes
     through the proxy's CONNECT, with basic auth where the proxy's URL holds a user.
     """
 
-    def __init__(self, url: str, identity: AgentIdentity, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, url: str, identity: AgentIdentity, environ: Mapping[str, str] = os.environ, *, data: bool = False
+    ) -> None:
         self._host, self._port = host_port(url)
-        self._identity = identity
+        self._context = identity.data_context if data else identity.context
         self._environ = environ
 
     async def dial(self, make: Callable[[], asyncio.Protocol]) -> None:
@@ -46,11 +49,13 @@ class TlsDialer:
         async with asyncio.timeout(DIAL_TIMEOUT_S):
             connection = await connect(self._host, self._port, self._environ)
             try:
-                context = self._identity.context()
+                context = self._context()
             except BaseException:
                 connection.close()
                 raise
-            await loop.create_connection(make, sock=connection, ssl=context, server_hostname=CONTROL_NAME)
+            await loop.create_connection(
+                lambda: Buffered(make()), sock=connection, ssl=context, server_hostname=CONTROL_NAME
+            )
 
 
 def host_port(url: str) -> tuple[str, int]:

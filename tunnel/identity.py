@@ -12,7 +12,7 @@ from pathlib import Path
 
 from atoll.errors import Invalid
 from tunnel import certificates
-from tunnel.wire import ALPN_CONTROL, ALPN_JOIN, CONTROL_NAME
+from tunnel.wire import ALPN_CONTROL, ALPN_DATA, ALPN_JOIN, CONTROL_NAME
 
 AGENT_TTL_S = 86_400.0
 SERVER_TTL_S = 90 * 86_400.0
@@ -82,6 +82,12 @@ class Authority:
         context.num_tickets = 0  # agents hold one connection: a ticket would only cost memory
         return context
 
+    def data_context(self) -> ssl.SSLContext:
+        """For `ALPN_DATA`: our server certificate, no client certificate (a token is a quarter of the cost)."""
+        context = _server_context(*self._server, ALPN_DATA)
+        context.num_tickets = 0
+        return context
+
     def join_context(self) -> ssl.SSLContext:
         """For `ALPN_JOIN`: our server certificate, no client certificate."""
         return _server_context(*self._server, ALPN_JOIN)
@@ -146,11 +152,19 @@ class AgentIdentity:
 
     def context(self) -> ssl.SSLContext:
         """For dialling the control plane: TLS 1.3, its certificate by our CA and for `CONTROL_NAME`."""
+        context = self._client_context(ALPN_CONTROL)
+        context.load_cert_chain(self._directory / "cert.pem", self._directory / "key.pem")
+        return context
+
+    def data_context(self) -> ssl.SSLContext:
+        """For data connections to it: the same, but without our certificate."""
+        return self._client_context(ALPN_DATA)
+
+    def _client_context(self, protocol: str) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(cafile=str(self._directory / "ca.pem"))
-        context.load_cert_chain(self._directory / "cert.pem", self._directory / "key.pem")
-        context.set_alpn_protocols([ALPN_CONTROL])
+        context.set_alpn_protocols([protocol])
         return context
 
     def _load_validity(self) -> None:

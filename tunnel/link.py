@@ -103,6 +103,11 @@ class Link(asyncio.Protocol):
         held = self._transport.get_write_buffer_size() if self._transport and not self._over else 0
         return self._mux.queued + min(self._handed, held)
 
+    @property
+    def carried(self) -> tuple[int, int]:
+        """Bytes of streams that came and went."""
+        return self._mux.received, self._mux.sent
+
     def send(self, message: wire.Message) -> None:
         """Queue a message. Never blocks; on a link that is closing or lost it does nothing.
 

@@ -34,6 +34,7 @@ class MemoryTransport(asyncio.Transport):
         self._arrives = 0.0
         self._high, self._low = _HIGH, _HIGH // 4
         self._choked = False
+        self.paused = False
         self.closing = False
         self.over = False
 
@@ -54,6 +55,20 @@ class MemoryTransport(asyncio.Transport):
         if not self._choked and self._flying_size > self._high:
             self._choked = True
             self._protocol.pause_writing()
+
+    def pause_reading(self) -> None:
+        """Let what comes, the end too, wait with the sender."""
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        """Take what waits, soon."""
+        if self.paused:
+            self.paused = False
+            self._loop.call_soon(self._other.land)
+
+    def is_reading(self) -> bool:
+        """Say whether bytes are delivered as they come."""
+        return not (self.paused or self.closing)
 
     def is_closing(self) -> bool:
         """Say whether it is closed or being closed."""
@@ -101,10 +116,10 @@ class MemoryTransport(asyncio.Transport):
             self._send(None)
 
     def land(self) -> None:
-        """Deliver everything that has arrived, unless the wire is cut."""
+        """Deliver everything that has arrived, unless the wire is cut or the other end does not read."""
         if not self._wire.cut:
             self._wire.held.pop(self, None)
-        while self._landed and not self._wire.cut:
+        while self._landed and not self._wire.cut and not self._other.paused:
             self._landed -= 1
             item = self._flying.popleft()
             if item is None:
@@ -191,15 +206,19 @@ class MemoryNetwork:
     def __init__(self, *, latency: Latency = 0.0) -> None:
         self.latency = latency
         self._make: Callable[[str], asyncio.Protocol] | None = None
+        self._make_data: Callable[[], asyncio.Protocol] | None = None
         self._wires: dict[str, _Wire] = {}
 
-    def listen(self, make: Callable[[str], asyncio.Protocol] | None) -> None:
-        """Serve dials with `make(agent id)`; None: nobody listens, dials are refused."""
+    def listen(
+        self, make: Callable[[str], asyncio.Protocol] | None, data: Callable[[], asyncio.Protocol] | None = None
+    ) -> None:
+        """Serve dials with `make(agent id)`, data connections with `data()`; None: dials are refused."""
         self._make = make
+        self._make_data = data
 
-    def dialer(self, agent_id: str) -> Dialer:
-        """Return how the agent of that id dials the listener."""
-        return _MemoryDialer(self, agent_id)
+    def dialer(self, agent_id: str, *, data: bool = False) -> Dialer:
+        """Return how the agent of that id dials the listener, for its link or (`data`) for data connections."""
+        return _MemoryDialer(self, agent_id, data=data)
 
     def cut(self, agent_id: str) -> None:
         """Let nothing through, silently (half-open); dials hang until healed or timed out."""
@@ -226,7 +245,7 @@ class MemoryNetwork:
 
     def crash_control(self) -> None:
         """The listening process dies: its protocols hear nothing more, agents see a reset, nobody listens."""
-        self._make = None
+        self._make = self._make_data = None
         for wire in self._wires.values():
             for end in list(wire.control_ends):
                 end.mute()
@@ -236,19 +255,20 @@ class MemoryNetwork:
         for end in list(self._wire(agent_id).agent_ends):
             end.mute()
 
-    async def connect(self, agent_id: str, make: Callable[[], asyncio.Protocol]) -> None:
+    async def connect(self, agent_id: str, make: Callable[[], asyncio.Protocol], *, data: bool = False) -> None:
         """Connect an agent's protocol to the listener's; raise as a `Dialer` does."""
         wire = self._wire(agent_id)
         async with asyncio.timeout(DIAL_TIMEOUT_S):
             await wire.uncut.wait()
             await asyncio.sleep(2 * wire.latency())
             await wire.uncut.wait()
-        if wire.refused or self._make is None:
+        make_control, make_data = self._make, self._make_data
+        if wire.refused or make_control is None or (data and make_data is None):
             raise ConnectionRefusedError("connection refused")
         agent_end = MemoryTransport(wire, {})
-        control_end = MemoryTransport(wire, {"atoll_agent": agent_id})
+        control_end = MemoryTransport(wire, {} if data else {"atoll_agent": agent_id})
         agent_end.join(make(), control_end)
-        control_end.join(self._make(agent_id), agent_end)
+        control_end.join(make_data() if data and make_data else make_control(agent_id), agent_end)
         wire.agent_ends[agent_end] = None
         wire.control_ends[control_end] = None
         control_end.begin()
@@ -262,9 +282,10 @@ class MemoryNetwork:
 
 
 class _MemoryDialer:
-    def __init__(self, network: MemoryNetwork, agent_id: str) -> None:
+    def __init__(self, network: MemoryNetwork, agent_id: str, *, data: bool) -> None:
         self._network = network
         self._agent_id = agent_id
+        self._data = data
 
     async def dial(self, make: Callable[[], asyncio.Protocol]) -> None:
-        await self._network.connect(self._agent_id, make)
+        await self._network.connect(self._agent_id, make, data=self._data)

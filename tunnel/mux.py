@@ -153,6 +153,9 @@ class Mux:
         self._growth = 0
         self.queued = 0
         """Bytes of control messages not yet taken."""
+        self.received = 0
+        self.sent = 0
+        """Bytes of all streams that came and went."""
 
     def send(self, data: bytes) -> None:
         """Queue a control message; raise `Invalid` when it is longer than `MESSAGE_LIMIT`."""
@@ -282,6 +285,7 @@ class Mux:
         state = self._streams[stream]
         frame = state.cut(stream)
         out.append(encode(frame))
+        self.sent += len(frame.payload)
         if state.finished and state.ended:
             self._forget(stream)
         else:
@@ -340,6 +344,7 @@ class Mux:
         if state.ended or frame.offset != state.received:
             raise ProtocolError(f"stream {frame.stream}: data at {frame.offset}, expected {state.received}")
         state.received += len(frame.payload)
+        self.received += len(frame.payload)
         if state.received > state.granted:
             raise ProtocolError(f"stream {frame.stream}: data without credit")
         if frame.payload:

@@ -6,7 +6,7 @@ is a msgpack map tagged by `t`; unknown fields are ignored, so that a newer peer
 Protocol history (a peer speaks N and N-1):
 - 1 (2026-11-21): first.
 - 2 (2026-11-21): `Checkpoint`, answered by `NoCheckpoint` or by the run's end; `RunReport.asked`.
-- 3 (2026-11-21): data lanes (`Dial`), grants, streams that resume, `Exec`.
+- 3 (2026-11-21): data lanes (`Dial`), grants, streams that resume, `exec`.
 """
 
 from typing import TypeAlias, TypeVar
@@ -16,11 +16,17 @@ import msgspec
 from atoll.session import SessionSpec
 from atoll.slots import Slots
 
-PROTOCOL = 2
-CHECKPOINTS = 2
-"""The first protocol whose agents may be sent `Checkpoint`: an older one would take it for a malformed message."""
+PROTOCOL = 3
+DIALS = 3
+"""The first protocol whose agents may be sent `Dial`."""
+EXECS = 3
+"""The first protocol whose agents understand `OpenStream.exec`: an older one refuses such a stream."""
+GRANTS = 3
+"""The first protocol whose agents check `OpenStream.grant`, and serve no stream without a good one."""
 ALPN_CONTROL = "atoll-ctl/1"
 """Agents' connection: the client certificate is required."""
+ALPN_DATA = "atoll-data/1"
+"""An agent's further connections, for one stream each: no client certificate, a one-use token comes first."""
 ALPN_JOIN = "atoll-join/1"
 """HTTP/1.1 under the installation's own CA, for a machine that has no certificate yet."""
 CONTROL_NAME = "control.atoll.internal"
@@ -76,6 +82,7 @@ class Welcome(Message, frozen=True, tag="welcome"):
     `kill` lists runs the agent must end (they are not its own any more); `forget` those whose end is
     stored, so their journal and logs may go. `lease_s` is how long an idle launched machine outlives a
     control plane that it cannot reach (0: for ever), `max_life_s` the hard cap since boot (0: none).
+    By `grant_key` and the control plane's time, `now`, the agent checks the grants of streams.
     """
 
     protocol: int
@@ -84,6 +91,8 @@ class Welcome(Message, frozen=True, tag="welcome"):
     forget: list[str]
     lease_s: float = 0.0
     max_life_s: float = 0.0
+    grant_key: bytes = b""
+    now: float = 0.0
 
 
 class Start(Message, frozen=True, tag="start"):
@@ -112,7 +121,7 @@ class Checkpoint(Message, frozen=True, tag="checkpoint"):
     """Control: send `signal` (a name without SIG) to the run's main process, once for each `asked_at`.
 
     `asked_at` is the control plane's time of the request, which tells a repeat from a new one. Nothing is ended by
-    this: the run goes on until it exits by itself. Sent to agents of protocol `CHECKPOINTS` or newer only.
+    this: the run goes on until it exits by itself.
     """
 
     run: str
@@ -196,6 +205,16 @@ class Leave(Message, frozen=True, tag="leave"):
     reason: str = ""
 
 
+class Dial(Message, frozen=True, tag="dial"):
+    """Control: make a data connection (`ALPN_DATA`) for each token, and show it there first.
+
+    A token is good for one connection within ten seconds, while the link lives over which it came.
+    Sent to agents of protocol `DIALS` or newer only.
+    """
+
+    tokens: list[bytes]
+
+
 class Refuse(Message, frozen=True, tag="refuse"):
     """Control, then it closes: why this agent may not register. `final`: trying again is of no use."""
 
@@ -209,15 +228,23 @@ class OpenStream(msgspec.Struct, frozen=True, kw_only=True):
     """Payload of a stream's OPEN frame, control to agent: connect to a port of a run.
 
     The agent resolves it: `app` by name, else `port`, which a process of that very run must listen on.
+    With `exec` it is no port: a program runs beside the run, and the bytes are frames of `tunnel.exec`.
+    With `resume` the bytes are frames of `tunnel.resume`, of the stream of that id: it goes on if this way is lost.
+    `grant` is a sealed `tunnel.grant.Grant` of just this.
     """
 
     run: str
     app: str = ""
     port: int = 0
+    exec: bool = False
+    resume: bytes = b""
+    grant: bytes = b""
 
 
 FromAgent: TypeAlias = Hello | Report | NoCheckpoint | Log | CordonAck | Notice | Renew | Leave
-FromControl: TypeAlias = Welcome | Start | Stop | Checkpoint | Forget | LogAck | Cordon | Certificate | Leave | Refuse
+FromControl: TypeAlias = (
+    Welcome | Start | Stop | Checkpoint | Forget | LogAck | Cordon | Certificate | Leave | Dial | Refuse
+)
 
 Decoded = TypeVar("Decoded")
 

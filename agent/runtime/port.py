@@ -19,6 +19,22 @@ class Observer(Protocol):
         """A channel (`out` or `err`) of a run now holds `size` bytes."""
 
 
+class Guest(Protocol):
+    """A process that a user started beside a run: a part of it, and ended with it."""
+
+    async def ended(self) -> int:
+        """Return its exit code, or the signal that ended it as a negative number. To be called once."""
+        ...
+
+    def signal(self, number: int, /) -> None:
+        """Send its process group a signal. Well if it is over."""
+        ...
+
+    def leave(self) -> None:
+        """Want it no more: it is ended if it still lives; what it left in the background stays with the run."""
+        ...
+
+
 class Runtime(Protocol):
     """A way to run sessions on this machine. No method blocks for long; what takes time is observed."""
 
@@ -92,6 +108,16 @@ class Runtime(Protocol):
 
     async def connect(self, run: str, port: int, make: Callable[[], asyncio.Protocol]) -> None:
         """Connect `make()` to a port that the run listens on; raises `OSError` when that fails."""
+        ...
+
+    async def enter(
+        self, run: str, argv: Sequence[str], env: Mapping[str, str], descriptors: Sequence[int], *, tty: bool
+    ) -> Guest:
+        """Start a guest of a run: same user, directory, cgroups and environment, with `env` on top.
+
+        `descriptors` become its input, output and errors (the caller closes its own); with `tty` they are a
+        terminal, which becomes the guest's own. Raises `OSError`, with a sentence where there is more to say.
+        """
         ...
 
     def forget(self, run: str) -> None:

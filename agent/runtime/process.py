@@ -15,7 +15,8 @@ from agent.logpump import CHANNELS
 from agent.runtime import shim, sockets
 from agent.runtime.cgroup import Fence, Fences
 from agent.runtime.folder import Folder, Meta
-from agent.runtime.port import Observer
+from agent.runtime.guest import enter
+from agent.runtime.port import Guest, Observer
 from atoll.ids import split_run_id
 from atoll.session import SessionSpec
 from atoll.slots import Slots
@@ -44,6 +45,7 @@ class _Live:
         self.pidfd = -1
         self.started = False
         self.killing = False
+        self.entering = asyncio.Lock()
         self.sizes = dict.fromkeys(CHANNELS, 0)
         self.began = 0.0
 
@@ -182,6 +184,18 @@ class ProcessRuntime:
         if address is None:
             raise ConnectionRefusedError(f"no process of {run} listens on port {port}")
         await self._loop.create_connection(make, address, port)
+
+    async def enter(
+        self, run: str, argv: Sequence[str], env: Mapping[str, str], descriptors: Sequence[int], *, tty: bool
+    ) -> Guest:
+        """Start a guest; see the port."""
+        live = self._runs.get(run)
+        if live is None or not live.started:
+            raise ProcessLookupError(0, f"{run} has no processes now")
+        if not _handles(live.shim, shim.ENTER):
+            raise OSError(0, "this session was started by an older agent, which nobody can enter: start it again")
+        async with live.entering:
+            return await enter(live.folder.path, live.shim, argv, env, descriptors, tty=tty)
 
     def forget(self, run: str) -> None:
         """Remove a run's folder; see the port."""

@@ -26,7 +26,8 @@ def agent(parser: Parser) -> Run:
     cordon.add_argument("--deadline", metavar="TIME", help=DEADLINE)
     for name, call, about in (
         ("uncordon", Client.uncordon, "let it take sessions again; this cancels a deadline"),
-        ("remove", Client.remove_agent, "forget it: its certificate is worth nothing then"),
+        ("remove", Client.remove_agent, "forget it, empty as it is; a revoked one's sessions run again elsewhere"),
+        ("revoke", Client.revoke_agent, "end it at once, streams and all: its certificate is worth nothing then"),
     ):
         verb = add(name, _told(call, name), about, f"atoll agent {name} ws-alice")
         verb.add_argument("agent", help="id or name")

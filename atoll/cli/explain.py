@@ -64,8 +64,10 @@ def _decision(decision: DecisionView, *, full: bool) -> str:
     text = f"decision {when}: {decision.outcome} ({decision.reason}) {decision.message}\n"
     if decision.taken:
         text += _indent(table(decision.taken, columns.OFFERS))
-    if full and decision.ranked:
-        text += f"  other offers ({decision.considered} considered)\n" + _indent(table(decision.ranked, columns.OFFERS))
+    taken = {(offer.kind, offer.group, offer.target) for offer in decision.taken}
+    others = [offer for offer in decision.ranked if (offer.kind, offer.group, offer.target) not in taken]
+    if full and others:
+        text += f"  other offers ({decision.considered} considered)\n" + _indent(table(others, columns.OFFERS))
     if full and decision.rejected:
         text += "  not possible\n" + _indent(table(decision.rejected, columns.REJECTED))
     return text
@@ -77,6 +79,7 @@ def _indent(text: str) -> str:
 
 def offers(parser: Parser) -> Run:
     """Set up `atoll offers`."""
+    parser.add_argument("--project", help="the project that it would be of (default: your profile's)")
     specflags.add(parser)
     parser.output()
     return _offers
@@ -90,8 +93,8 @@ def _offers(args: argparse.Namespace) -> int:
         return 0
     if found.ranked:
         print(table(found.ranked, columns.OFFERS), end="")
-    else:
-        print(f"no offer: {found.reason} {found.message}")
+    if found.outcome == "hold" or not found.ranked:
+        print(f"{'it would be held' if found.ranked else 'no offer'}: {found.reason} {found.message}")
         if found.hint:
             note(f"hint: {found.hint}")
     if found.rejected:

@@ -9,9 +9,11 @@ from atoll.cli.server import server_side
 _MORE = """
 A trace is CSV or JSON lines: one job a line, with at (Unix seconds or 2026-01-31 08:00), duration_s, and gpu or cpu;
 optional: memory, gpu_models (T4|L4), nodes, project, expected_s, priority, max_price, max_wait_s, deadline_s, spot,
-checkpoint (true, or the seconds of work that a move costs). The Philly and openb traces are read as they are.
+checkpoint (true, or the seconds of work that a move costs), and all else that a session may ask for: what --save
+writes of a history reads back with --trace. The Philly and openb traces are read as they are.
 What it runs on: --setup FILE, else this installation's own sites, groups and prices, else a built-in example.
-A policy is `default`, a name or a YAML file; `default:wait_value=2,scarcity=0` changes single rules of it:
+A policy is `default`, a name or a YAML file; those of projects hold beside it.
+`default:wait_value=2,scarcity=0` changes single rules of it:
 wait_value, patience, scarcity, rework, spot_interruptions, homecoming.
 
 more:

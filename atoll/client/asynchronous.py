@@ -23,14 +23,15 @@ from atoll.client.views import (
     GroupView,
     HealthView,
     InstanceView,
-    OfferView,
     PolicyView,
     PriceListView,
     ProviderView,
     RuleProblemView,
     SessionView,
     ShadowView,
+    ShapeView,
     SiteView,
+    SshCertificateView,
     StatusView,
     StepView,
     SweepFinding,
@@ -172,9 +173,13 @@ class AsyncClient:
         """Return a URL that logs a browser in to the page, good for a few minutes."""
         return (await self.call(calls.login_link())).url
 
+    async def ssh_certificate(self, key: str) -> SshCertificateView:
+        """Return a short-lived certificate for a public key, which opens the SSH door of this user's sessions."""
+        return await self.call(calls.ssh_certificate(key))
+
     async def offers(self, spec: SessionSpec | Document) -> DecisionView:
         """Return the ranked ways to run a session now, without running it."""
-        return await self.call(calls.offers(spec))
+        return await self.call(calls.offers(self.project, spec))
 
     # Agents
 
@@ -197,6 +202,10 @@ class AsyncClient:
     async def remove_agent(self, ref: str) -> AgentView:
         """Forget an agent: its certificate is worth nothing from now on."""
         return await self.call(calls.agent(ref, "remove"))
+
+    async def revoke_agent(self, ref: str) -> AgentView:
+        """Make an agent's certificate worth nothing and end its link with all streams; its sessions are lost."""
+        return await self.call(calls.agent(ref, "revoke"))
 
     async def why_agent(self, ref: str) -> WhyView:
         """Return why an agent is as it is."""
@@ -248,7 +257,7 @@ class AsyncClient:
         """Remove one of the `sites`, `groups`, `providers`, `policies` or `budgets`."""
         await self.call(calls.delete(collection, name))
 
-    async def shapes(self, provider: str) -> list[OfferView]:
+    async def shapes(self, provider: str) -> list[ShapeView]:
         """Return what a provider could make now, with prices of whole machines."""
         return (await self.call(calls.shapes(provider))).items
 

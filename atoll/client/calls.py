@@ -17,14 +17,15 @@ from atoll.client.views import (
     GroupView,
     HealthView,
     InstanceView,
-    OfferView,
     PolicyView,
     PriceListView,
     ProviderView,
     RuleProblemView,
     SessionView,
     ShadowView,
+    ShapeView,
     SiteView,
+    SshCertificateView,
     StatusView,
     StepView,
     SweepFinding,
@@ -189,6 +190,11 @@ def login_link() -> Call[Link]:
     return Call(method="POST", path="/v1/login:link", answer=Link)
 
 
+def ssh_certificate(key: str) -> Call[SshCertificateView]:
+    """Ask for a short-lived SSH certificate for a public key."""
+    return Call(method="POST", path="/v1/ssh:certify", answer=SshCertificateView, body={"key": key})
+
+
 def logs_path(project: str, ref: str) -> str:
     """Return the path of a session's log stream."""
     return _sessions(project, ref, "/logs")
@@ -199,10 +205,11 @@ def forward_path(project: str, ref: str) -> str:
     return _sessions(project, ref, "/forward")
 
 
-def offers(spec: SessionSpec | Document) -> Call[DecisionView]:
-    """Rank the ways to run a session, without running it."""
+def offers(project: str, spec: SessionSpec | Document) -> Call[DecisionView]:
+    """Rank the ways to run a session in a project, without running it."""
     document = dump_session_spec(spec) if isinstance(spec, SessionSpec) else dict(spec)
-    return Call(method="POST", path="/v1/offers:search", answer=DecisionView, body={"spec": document})
+    body = {"spec": document, "project": project}
+    return Call(method="POST", path="/v1/offers:search", answer=DecisionView, body=body)
 
 
 def agents(everything: bool) -> Call[Page[AgentView]]:
@@ -212,7 +219,7 @@ def agents(everything: bool) -> Call[Page[AgentView]]:
 
 
 def agent(ref: str, verb: str = "") -> Call[AgentView]:
-    """Get an agent, or do `verb` (`uncordon`, `remove`) to it."""
+    """Get an agent, or do `verb` (`uncordon`, `remove`, `revoke`) to it."""
     if verb:
         return Call(method="POST", path=f"/v1/agents/{_q(ref)}:{verb}", answer=AgentView)
     return Call(method="GET", path=f"/v1/agents/{_q(ref)}", answer=AgentView)
@@ -305,9 +312,9 @@ def put_budget(budget: Budget) -> Call[BudgetView]:
     return Call(method="PUT", path=f"/v1/budgets/{_q(budget.name)}", answer=BudgetView, body=dump_budget(budget))
 
 
-def shapes(provider: str) -> Call[Page[OfferView]]:
+def shapes(provider: str) -> Call[Page[ShapeView]]:
     """List what a provider could make now."""
-    return Call(method="GET", path=f"/v1/providers/{_q(provider)}/shapes", answer=Page[OfferView])
+    return Call(method="GET", path=f"/v1/providers/{_q(provider)}/shapes", answer=Page[ShapeView])
 
 
 def provider_doctor(provider: str) -> Call[Page[FindingView]]:

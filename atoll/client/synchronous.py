@@ -26,14 +26,15 @@ from atoll.client.views import (
     GroupView,
     HealthView,
     InstanceView,
-    OfferView,
     PolicyView,
     PriceListView,
     ProviderView,
     RuleProblemView,
     SessionView,
     ShadowView,
+    ShapeView,
     SiteView,
+    SshCertificateView,
     StatusView,
     StepView,
     SweepFinding,
@@ -166,9 +167,13 @@ class Client:
         """Return a URL that logs a browser in to the page, good for a few minutes."""
         return self.call(calls.login_link()).url
 
+    def ssh_certificate(self, key: str) -> SshCertificateView:
+        """Return a short-lived certificate for a public key, which opens the SSH door of this user's sessions."""
+        return self.call(calls.ssh_certificate(key))
+
     def offers(self, spec: SessionSpec | Document) -> DecisionView:
         """Return the ranked ways to run a session now, without running it."""
-        return self.call(calls.offers(spec))
+        return self.call(calls.offers(self.project, spec))
 
     # Agents
 
@@ -191,6 +196,10 @@ class Client:
     def remove_agent(self, ref: str) -> AgentView:
         """Forget an agent: its certificate is worth nothing from now on."""
         return self.call(calls.agent(ref, "remove"))
+
+    def revoke_agent(self, ref: str) -> AgentView:
+        """Make an agent's certificate worth nothing and end its link with all streams; its sessions are lost."""
+        return self.call(calls.agent(ref, "revoke"))
 
     def why_agent(self, ref: str) -> WhyView:
         """Return why an agent is as it is."""
@@ -242,7 +251,7 @@ class Client:
         """Remove one of the `sites`, `groups`, `providers`, `policies` or `budgets`."""
         self.call(calls.delete(collection, name))
 
-    def shapes(self, provider: str) -> list[OfferView]:
+    def shapes(self, provider: str) -> list[ShapeView]:
         """Return what a provider could make now, with prices of whole machines."""
         return self.call(calls.shapes(provider)).items
 

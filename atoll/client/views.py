@@ -333,6 +333,16 @@ class OfferView(View):
     parts: CostView = msgspec.field(default_factory=CostView)
 
 
+class ShapeView(OfferView):
+    """A shape of a provider, as an offer for a whole machine; a price of 0 means that none is known.
+
+    `billing_s` is the period it is charged by, `interruptions` how often an hour it is taken away (None: unknown).
+    """
+
+    billing_s: float = 1.0
+    interruptions: float | None = None
+
+
 class RejectionView(View):
     """Why something is no offer."""
 
@@ -480,6 +490,15 @@ class FindingView(View):
     message: str
     hint: str = ""
     details: str = ""
+
+
+class SshCertificateView(View):
+    """`/v1/ssh:certify`: an OpenSSH certificate, good until `expires_at`, and the key that the SSH door shows."""
+
+    certificate: str
+    host_key: str
+    user: str
+    expires_at: float
 
 
 class StatusView(View):

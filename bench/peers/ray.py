@@ -1,8 +1,7 @@
 """Ray's autoscaler, v1 and v2: which nodes it would launch for pending requests, and how many fit on running ones.
 
 Both score node types by how well requests use their resources; neither looks at prices. Where Ray is not installed
-(`pip install --no-deps ray` and click, filelock, jsonschema, msgpack, packaging, protobuf, pyyaml, requests are
-enough), `version()` is None and nothing else may be called.
+(`make bench` installs it), `version()` is None and nothing else may be called.
 """
 
 import importlib

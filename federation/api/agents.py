@@ -1,4 +1,4 @@
-"""Routes of agents: list, look, cordon, uncordon, remove, and why."""
+"""Routes of agents: list, look, cordon, uncordon, remove, revoke, and why."""
 
 import msgspec
 
@@ -62,6 +62,12 @@ async def remove(call: Call) -> api.AgentView:
     return (await observe.fleet(call.services)).of(row.id)
 
 
+async def revoke(call: Call) -> api.AgentView:
+    """Make an agent's certificate worth nothing, and end its link with all streams at once."""
+    row = await call.control.agents.revoke(call.path["ref"], by=call.caller.owner)
+    return (await observe.fleet(call.services)).of(row.id)
+
+
 async def why(call: Call) -> api.WhyView:
     """Return why an agent is as it is."""
     return views.why(await call.control.why.agent(call.path["ref"]))
@@ -87,6 +93,10 @@ ROUTES = (
     Route(
         method="POST", path=_BASE + "/{ref}:remove", handle=remove, access=Access.USER,
         answer=api.AgentView, summary="Take an agent out of the installation",
+    ),
+    Route(
+        method="POST", path=_BASE + "/{ref}:revoke", handle=revoke, access=Access.USER,
+        answer=api.AgentView, summary="Make an agent's certificate worth nothing, at once",
     ),
     Route(
         method="GET", path=_BASE + "/{ref}/why", handle=why, access=Access.USER,

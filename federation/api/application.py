@@ -23,6 +23,7 @@ from federation.api import (
     session_streams,
     sessions,
     sites,
+    ssh,
     tokens,
 )
 from federation.api.auth import Caller
@@ -34,7 +35,7 @@ Front = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
 RESOURCES = (
     installation, sessions, session_streams, agents, groups, sites, providers, prices, policies, budgets, market,
-    tokens, joining,
+    tokens, ssh, joining,
 )  # fmt: skip
 _NOBODY = Caller("")
 

@@ -6,6 +6,8 @@ from typing import Protocol
 from aiohttp import web
 
 from atoll.errors import Forbidden, Unauthorized
+from atoll.policy import ADMIN
+from atoll.session import Session
 from atoll.token import Token
 from federation.api.address import Address, same_origin
 from federation.api.grants import Grants, Purpose
@@ -27,11 +29,32 @@ class Tokens(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: `owner` goes into records; `by_cookie` when a browser vouches with its cookie: it has no `roles`."""
+    """Who asks: `owner` goes into records; `by_cookie` when a browser vouches with its cookie: it has no `roles`.
+
+    `token` is the id of the API token that was shown, empty where none was.
+    """
 
     owner: str
     by_cookie: bool = False
     roles: tuple[str, ...] = ()
+    token: str = ""
+
+
+def may_enter(caller: Caller, session: Session) -> bool:
+    """Say whether bytes may pass between a caller and a session's ports, apps and programs: the rule of every door.
+
+    Its owner may, and administrators (S4).
+    """
+    return caller.owner == session.owner or ADMIN in caller.roles
+
+
+def check_entry(caller: Caller, session: Session) -> None:
+    """Raise `Forbidden` unless `may_enter`."""
+    if not may_enter(caller, session):
+        raise Forbidden(
+            f"{session.name} belongs to {session.owner}: {caller.owner} may not enter it",
+            hint="ask its owner, or an administrator",
+        )
 
 
 class Door:
@@ -51,7 +74,7 @@ class Door:
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer" and secret.startswith("atk_"):
             token = await self._tokens.authenticate(secret.strip())
-            return Caller(token.owner, roles=token.roles)
+            return Caller(token.owner, roles=token.roles, token=token.id)
         name, purpose = (APP_COOKIE, Purpose.APP) if session else (PAGE_COOKIE, Purpose.PAGE)
         cookie = request.cookies.get(cookie_name(request, name))
         if not cookie:

@@ -12,9 +12,10 @@ from federation.api.route import Access, Call, Page, Query, Route
 
 
 class Search(msgspec.Struct, kw_only=True):
-    """`spec` is a session's document."""
+    """`spec` is a session's document, `project` that of the session."""
 
     spec: dict[str, Any]
+    project: str = "default"
 
 
 class InstancesQuery(Query):
@@ -34,7 +35,8 @@ class UsageQuery(Query):
 async def search(call: Call) -> api.DecisionView:
     """Return where a session would run now, ranked, and why not elsewhere; nothing is started."""
     body: Search = call.body
-    return views.decision(await call.control.offers.search(session_spec(body.spec)))
+    spec = session_spec(body.spec)
+    return views.decision(await call.control.offers.search(spec, project=body.project, owner=call.caller.owner))
 
 
 async def instances(call: Call) -> Page[api.InstanceView]:

@@ -22,6 +22,7 @@ from federation.control.rulings import Active
 from federation.control.spending import Account
 from federation.ports import Bus, LogStore, Store
 from providers.port import Driver
+from tunnel.lanes import Use
 
 Runs: TypeAlias = dict[str, list[tuple[str, Session]]]
 """Live runs by agent id, each with its session."""
@@ -106,6 +107,10 @@ class AgentsPort(Protocol):
 
     async def remove(self, ref: str, by: str) -> Agent:
         """Take it out of the installation."""
+        ...
+
+    async def revoke(self, ref: str, by: str) -> Agent:
+        """Make its certificate worth nothing and end its link with all streams."""
         ...
 
     def live(self, agent: str, /) -> Live | None:
@@ -242,8 +247,8 @@ class WhyPort(Protocol):
 class OffersPort(Protocol):
     """The router, dry."""
 
-    async def search(self, spec: SessionSpec) -> Decision:
-        """Rank everything for a session."""
+    async def search(self, spec: SessionSpec, *, project: str, owner: str) -> Decision:
+        """Rank everything for a session, and say whether it would be held."""
         ...
 
 
@@ -372,8 +377,22 @@ class LinksPort(Protocol):
         """Return the protocol of a new link."""
         ...
 
-    async def open_stream(self, run: str, app: str, port: int, protocol: asyncio.Protocol) -> asyncio.Transport:
-        """Open a stream to an app or port of a run; raises `NotFound` or `Unavailable`."""
+    async def open_stream(
+        self,
+        run: str,
+        app: str,
+        port: int,
+        protocol: asyncio.Protocol,
+        *,
+        use: Use = Use.SHORT,
+        exec: bool = False,  # noqa: A002 - the field's name on the wire
+        user: str = "",
+    ) -> asyncio.Transport:
+        """Open a stream to an app or port of a run, suited to its `use`, or with `exec` to a program beside it.
+
+        `user` is whom it is for; empty where it serves several or the installation itself.
+        Raises `NotFound` or `Unavailable`.
+        """
         ...
 
 

@@ -59,7 +59,7 @@ async def delete(call: Call) -> None:
     await call.control.providers.delete(call.path["name"])
 
 
-async def shapes(call: Call) -> Page[api.OfferView]:
+async def shapes(call: Call) -> Page[api.ShapeView]:
     """Return what the provider could make now, cheapest first, with whole-machine prices."""
     name = call.path["name"]
     await call.control.providers.get(name)
@@ -120,7 +120,7 @@ ROUTES = (
     ),
     Route(
         method="GET", path=_BASE + "/{name}/shapes", handle=shapes, access=Access.USER,
-        answer=Page[api.OfferView], summary="What the provider could make now",
+        answer=Page[api.ShapeView], summary="What the provider could make now",
     ),
     Route(
         method="GET", path=_BASE + "/{name}/doctor", handle=doctor, access=Access.USER,

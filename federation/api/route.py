@@ -14,6 +14,7 @@ from federation.api.address import Address
 from federation.api.agentpack import AgentPack
 from federation.api.auth import Caller, Door
 from federation.api.plane import Plane
+from tunnel.sshkeys import SshKeys
 
 Item = TypeVar("Item")
 MAX_BODY = 1024 * 1024
@@ -58,6 +59,7 @@ class Services:
     address: Address
     chance: Chance
     pack: AgentPack
+    ssh: SshKeys
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
 

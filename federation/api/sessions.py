@@ -11,6 +11,7 @@ from atoll.errors import Invalid
 from atoll.states import SessionState
 from atoll.suggest import hint
 from federation.api import observe, views
+from federation.api.auth import check_entry
 from federation.api.grants import LINK_TTL_S, Purpose
 from federation.api.route import Access, Call, Link, Page, Query, Route
 
@@ -135,6 +136,7 @@ async def why(call: Call) -> api.WhyView:
 async def app_link(call: Call) -> Link:
     """Return a link that opens an app of a session in a browser without a password."""
     row = await call.control.sessions.get(call.path["project"], call.path["ref"])
+    check_entry(call.caller, row)
     app = call.path["app"]
     if app not in row.spec.apps:
         offered = ", ".join(row.spec.apps) or "none"

@@ -314,9 +314,9 @@ def event(row: Event) -> views.EventView:
     )
 
 
-def shape_offer(row: Shape, group_name: str = "") -> views.OfferView:
+def shape_offer(row: Shape, group_name: str = "") -> views.ShapeView:
     """Return a shape of a provider as an offer for a whole machine; a price of 0 means that none is known."""
-    return views.OfferView(
+    return views.ShapeView(
         kind="launch",
         site=row.zone,
         group=group_name,
@@ -326,6 +326,8 @@ def shape_offer(row: Shape, group_name: str = "") -> views.OfferView:
         cost=0.0,
         start_s=row.start_s,
         spot=row.spot,
+        billing_s=row.billing_s,
+        interruptions=row.interruptions,
     )
 
 

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+from atoll import money
 from atoll.agent import Agent
 from atoll.group import Group, Provider
-from atoll.instance import Instance
-from atoll.plan import Action, Move, Plan, Step
+from atoll.instance import Instance, Shape
+from atoll.plan import Action, Move, Note, Plan, Step
 from atoll.session import Session
-from atoll.states import LIVE, PLACED, AgentState, InstanceState, Reason, SessionState
+from atoll.states import LIVE, PLACED, WAITING, AgentState, InstanceState, Reason, SessionState
 from federation.control.admission import hold
 from federation.control.agents import Agents, drain, undrain
 from federation.control.budgets import Budgets
@@ -33,6 +34,7 @@ class Adoption:
         self._budgets = budgets
         self._moves = moves
         self._kept = kept
+        self._short: dict[str, Note] = {}
 
     async def generation(self) -> int:
         """Return the number of the next plan."""
@@ -48,18 +50,20 @@ class Adoption:
         Plan and rows are one commit: a crash leaves either both or none. Each step is checked again; a stale one,
         one that its budget does not allow and a move that cannot begin (any more) do nothing.
         """
+        held = {row.id for row in world.waiting if row.reason is Reason.BUDGET}
+        self._short = {group: note for group, note in self._short.items() if note.session in held}
         awaited = {row.id: row.instance for row in world.waiting if row.instance}
         changed = {key for key, instance in proposed.awaits if awaited.get(key) != instance}
         freed = set(awaited) - {key for key, _ in proposed.awaits}
-        if not (proposed.steps or proposed.moves or changed or freed or self._says_more(proposed)):
+        if not (proposed.steps or proposed.moves or changed or freed or self._says_more(self._with_short(proposed))):
             return None
         async with self._changes.commit("plan.adopt") as change:
             accounts = await self._budgets.open(change)
-            begun = [move for move in proposed.moves if not await self._moves.begin(change, move)]
+            begun = [move for move in proposed.moves if not await self._moves.begin(change, move, accounts)]
             done = [step for step in proposed.steps if await self._adopt_step(change, step, accounts)]
             await self._await(change, dict(proposed.awaits), changed | freed, {step.instance for step in done})
-            kept = replace(proposed, moves=tuple(begun), steps=tuple(done))
-            if done or begun or changed or freed or self._says_more(proposed):
+            kept = replace(self._with_short(proposed), moves=tuple(begun), steps=tuple(done))
+            if done or begun or changed or freed or self._says_more(kept):
                 await change.tx.insert(kept)
             if proposed.generation % 50 == 0:
                 await self._prune(change)
@@ -75,11 +79,17 @@ class Adoption:
         """Begin moves that cannot wait for a plan; return how many began."""
         begun = 0
         async with self._changes.commit("session.move") as change:
+            accounts = await self._budgets.open(change)
             for move in moves:
-                begun += not await self._moves.begin(change, move)
+                begun += not await self._moves.begin(change, move, accounts)
         if begun:
             self._moves.on_change()
         return begun
+
+    def _with_short(self, proposed: Plan) -> Plan:
+        """Return the plan with a note for each group that budgets keep from growing: nothing is steady there."""
+        notes = [note for note in proposed.notes if not (note.reason is Reason.STEADY and note.group in self._short)]
+        return replace(proposed, notes=(*notes, *self._short.values()))
 
     def _says_more(self, proposed: Plan) -> bool:
         if self.last is None:
@@ -103,10 +113,7 @@ class Adoption:
         if step.action is Action.LAUNCH:
             return await self._intend(change, step, accounts)
         if step.action is Action.START:
-            group = await change.tx.get(Group, step.group)
-            if group is None or not await self._has_room(change, group):
-                return False
-            return await self._move(change, step, (_I.STOPPED,), _I.STARTING)
+            return await self._start(change, step, accounts)
         if step.action is Action.TERMINATE and not step.agent:
             return await self._move(change, step, (_I.STOPPED,), _I.ENDING)
         agent = await change.tx.get(Agent, step.agent)
@@ -125,10 +132,38 @@ class Adoption:
         to = _I.STOPPING if step.action is Action.STOP else _I.ENDING
         return await self._move(change, step, (_I.JOINED, _I.DRAINING), to)
 
+    async def _start(self, change: Change, step: Step, accounts: Accounts) -> bool:
+        group, row = await change.tx.get(Group, step.group), await change.tx.get(Instance, step.instance)
+        if group is None or row is None or row.state is not _I.STOPPED or not await self._has_room(change, group):
+            return False
+        if not await self._is_wanted(change, step) or not await self._admit(change, step, group, row.shape, accounts):
+            return False
+        return await self._move(change, step, (_I.STOPPED,), _I.STARTING)
+
+    async def _is_wanted(self, change: Change, step: Step) -> bool:
+        """Say whether a machine still serves a session that it is for; rows change while a plan is made."""
+        rows = [await change.tx.get(Session, key) for key in step.sessions]
+        return not rows or any(row is not None and (row.state in WAITING or row.moving is not None) for row in rows)
+
+    async def _admit(self, change: Change, step: Step, group: Group, shape: Shape, accounts: Accounts) -> bool:
+        """Ask the budgets for a machine; where they have no room, hold who it was for, and note it for the group."""
+        why = accounts.launch(shape, step.sessions, group.scale_down.idle_s)
+        if why is None:
+            return True
+        for key in step.sessions:
+            if waiting := await change.tx.get(Session, key):
+                await hold(change, waiting, why)
+        text = f"{shape.key} at {money.text(shape.price or 0)} an hour is not made: {why.message}; {why.hint}"
+        session = step.sessions[0] if step.sessions else ""
+        self._short[group.name] = Note(group=group.name, reason=why.reason, message=text, session=session)
+        return False
+
     async def _intend(self, change: Change, step: Step, accounts: Accounts) -> bool:
         """Write the launch down before anything is asked of the cloud; the cap counts all that may exist (I5)."""
         group = await change.tx.get(Group, step.group)
         if group is None or step.shape is None or not await self._has_room(change, group):
+            return False
+        if not await self._is_wanted(change, step):
             return False
         if await change.tx.get(Instance, step.instance):
             return False
@@ -136,10 +171,7 @@ class Adoption:
         if (provider := await change.tx.get(Provider, group.provider)) and provider.prices.commitments:
             beside = await change.tx.find(Instance, provider=provider.name, state=LIVE)
             shape = self._observer.charged(provider, shape, beside)
-        if why := accounts.launch(shape, step.sessions, group.scale_down.idle_s):
-            for key in step.sessions:
-                if waiting := await change.tx.get(Session, key):
-                    await hold(change, waiting, why)
+        if not await self._admit(change, step, group, shape, accounts):
             return False
         row = Instance(
             id=step.instance,

@@ -1,4 +1,4 @@
-"""Agents as users handle them: list, cordon, remove; and what is free on each."""
+"""Agents as users handle them: list, cordon, remove, revoke; and what is free on each."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,12 +6,12 @@ from atoll.agent import Agent
 from atoll.duration import rough
 from atoll.errors import Conflict, NotFound
 from atoll.instance import Instance
-from atoll.session import Session
+from atoll.session import MemberState, Session
 from atoll.slots import Slots, total
-from atoll.states import KEPT, PLACED, AgentState, InstanceState, Reason
+from atoll.states import KEPT, PLACED, AgentState, InstanceState, Reason, SessionState
 from federation.control.changes import Change, Changes
 from federation.control.demands import protection
-from federation.control.links import Links, LiveAgent
+from federation.control.links import Links, LiveAgent, refusal
 from federation.control.members import holders, vanished
 from tunnel import wire
 
@@ -71,6 +71,7 @@ class Agents:
     async def remove(self, ref: str, by: str) -> Agent:
         """Take an empty, registered machine's agent out of the installation.
 
+        Of a revoked one this says that its machine runs nothing any more: sessions that were there run again.
         Raises `Conflict` while sessions are there, or when a group's provider made its machine.
         """
         async with self._changes.commit("agent.remove") as change:
@@ -80,10 +81,32 @@ class Agents:
                     f"agent {row.name} is an instance of group {row.group}",
                     hint="the group ends it when it is idle; cordon it to speed that up",
                 )
+            if row.state is AgentState.REVOKED:
+                await vanished(change, row.id, Reason.AGENT_GONE, f"revoked agent {row.name} was removed by {by}")
             if await change.tx.find(Session, agent=row.id, state=sorted(PLACED), limit=1):
                 raise Conflict(f"sessions run on agent {row.name}", hint=f"first: atoll agent cordon {row.name}")
             row = await change.agent(row, AgentState.LEFT, Reason.LEFT, f"removed by {by}")
         self._links.send(row.id, wire.Leave(reason="removed"))
+        self._on_change()
+        return row
+
+    async def revoke(self, ref: str, by: str) -> Agent:
+        """Make an agent's certificate worth nothing and end its link with all streams; its key never joins again.
+
+        What it runs cannot be known from then on: its sessions are lost, and run again when their lease is over, when
+        its machine has ended, or when a person removes the agent (I8). A machine that a provider made is ended.
+        Raises `Conflict` for an agent that has left or is gone.
+        """
+        async with self._changes.commit("agent.revoke") as change:
+            row = await _find(change, ref)
+            if row.state is AgentState.REVOKED:
+                return row
+            if row.state not in KEPT:
+                raise Conflict(f"agent {row.name} is {row.state}: its certificate is worth nothing already")
+            row = await change.agent(row, AgentState.REVOKED, Reason.REVOKED, f"revoked by {by}")
+            await _distrust(change, row)
+        self._links.send(row.id, refusal(row.id, row))
+        self._links.end(row.id, "the agent was revoked")
         self._on_change()
         return row
 
@@ -105,6 +128,18 @@ class Agents:
         """Send the agent its cordon state; registration repeats it if this is lost."""
         epoch = row.cordon_epoch or row.epoch
         self._links.send(row.id, wire.Cordon(epoch=epoch, cordoned=row.state is AgentState.DRAINING))
+
+
+async def _distrust(change: Change, row: Agent) -> None:
+    """Nothing that a revoked agent would say counts: its sessions are lost, its machine is ended where it can be."""
+    text = f"agent {row.name} was revoked; it may still run there"
+    hint = f"once that machine is off or rebuilt: `atoll agent remove {row.name}`"
+    for session in await change.tx.find(Session, agent=row.id, state=sorted(PLACED)):
+        if any(member.agent == row.id and member.state is not MemberState.EXITED for member in session.members):
+            await change.session(session, SessionState.LOST, Reason.REVOKED, text, hint=hint)
+    instance = await change.tx.get(Instance, row.instance) if row.instance else None
+    if instance:
+        await change.end(instance, Reason.REVOKED, f"its agent was {row.message}")
 
 
 async def cordon(change: Change, row: Agent, message: str, until: float | None) -> Agent:

@@ -1,6 +1,6 @@
 """When sessions came that groups' hot pools would have served: read from the store at first, noted from then on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from atoll.group import Group, GroupKind
@@ -26,19 +26,27 @@ class _Came:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pool:
+class Pool:
     """A hot pool whose size is predicted: what it holds ready, and where."""
 
     group: str
     site: str
     hot: Request
 
-    def units(self, came: _Came) -> int:
-        """Return how many of the pool's slots a session would have taken; 0: it has no use for it."""
-        sites, groups = came.placement.sites, came.placement.groups
+    def units(self, request: Request, nodes: int, sites: Sequence[str], groups: Sequence[str]) -> int:
+        """Return how many of the pool's slots a session would have taken; 0: it has no use for it.
+
+        `sites` and `groups` are those it is limited to.
+        """
         if (sites and self.site not in sites) or (groups and self.group not in groups):
             return 0
-        return came.nodes * units(came.request, self.hot)
+        return nodes * units(request, self.hot)
+
+
+def pools(groups: Iterable[Group]) -> list[Pool]:
+    """Return the hot pools whose size is predicted."""
+    predicts = (group for group in groups if group.kind is GroupKind.ELASTIC and group.pools.predict)
+    return [Pool(group.name, group.site, group.pools.hot) for group in predicts]
 
 
 class History:
@@ -51,7 +59,7 @@ class History:
     def __init__(self, changes: Changes, *, page: int = 500, pages: int = 4) -> None:
         self._changes = changes
         self._page, self._pages = page, pages
-        self._arrivals: dict[_Pool, Arrivals] = {}
+        self._arrivals: dict[Pool, Arrivals] = {}
         self._seen: set[str] = set()
         self._since = 0.0
         self._forgot_at = 0.0
@@ -61,10 +69,10 @@ class History:
 
     async def look(self, world: World) -> Mapping[str, Arrivals]:
         """Note who came since the last look; return the arrivals by group, none until the past has been read."""
-        pools = {_Pool(group.name, group.site, group.pools.hot) for group in world.groups if _predicts(group)}
-        if pools != self._arrivals.keys():
-            self._begin(pools, world)
-        if not pools:
+        wanted = set(pools(world.groups))
+        if wanted != self._arrivals.keys():
+            self._begin(wanted, world)
+        if not wanted:
             return {}
         self._note(world.waiting)
         for _ in range(self._pages if self._reading else 0):
@@ -75,8 +83,8 @@ class History:
                 arrivals.forget(world.now)
         return {} if self._reading else {pool.group: arrivals for pool, arrivals in self._arrivals.items()}
 
-    def _begin(self, pools: Iterable[_Pool], world: World) -> None:
-        self._arrivals = {pool: Arrivals() for pool in sorted(pools, key=lambda pool: pool.group)}
+    def _begin(self, wanted: Iterable[Pool], world: World) -> None:
+        self._arrivals = {pool: Arrivals() for pool in sorted(wanted, key=lambda pool: pool.group)}
         self._reading, self._after, self._past = bool(self._arrivals), "", []
         self._since, self._seen = world.now, set()
 
@@ -109,12 +117,8 @@ class History:
             self._past.append(came)
             return
         for pool, arrivals in self._arrivals.items():
-            if count := pool.units(came):
+            if count := pool.units(came.request, came.nodes, came.placement.sites, came.placement.groups):
                 arrivals.note(came.at, count)
-
-
-def _predicts(group: Group) -> bool:
-    return group.kind is GroupKind.ELASTIC and group.pools.predict
 
 
 def _came(row: Session) -> _Came:

@@ -20,6 +20,7 @@ from federation.control.spending import (
     Refusal,
     Window,
     commitment,
+    left_s,
     machine_commitment,
     machine_spent,
     spent,
@@ -185,7 +186,7 @@ class Budgets:
         longest: dict[str, float] = {}
         for row in mirror.sessions.values():
             if row.state is _S.PROVISIONING and row.instance:
-                longest[row.instance] = max(longest.get(row.instance, 0.0), row.spec.lifetime.expected)
+                longest[row.instance] = max(longest.get(row.instance, 0.0), left_s(row))
         machines = []
         for each in mirror.instances.values():
             group = mirror.groups.get(each.group)
@@ -198,7 +199,7 @@ class Budgets:
             began = now if row.booted_at is None else row.booted_at
             return max(now, began + row.shape.start_s) + (awaited or 0.0) + idle_s
         runs = self._changes.mirror.on_agent(row.agent) if row.agent else []
-        ends = [(each.started_at or now) + each.spec.lifetime.expected for each in runs]
+        ends = [(each.started_at or now) + left_s(each) for each in runs]
         if awaited is not None:
             ends.append(now + awaited)
         if ends:

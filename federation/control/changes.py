@@ -16,6 +16,7 @@ from atoll.states import (
     AGENT_MOVES,
     ENDED,
     INSTANCE_MOVES,
+    KEPT,
     PLACED,
     SESSION_MOVES,
     AgentState,
@@ -27,6 +28,7 @@ from atoll.states import (
 from atoll.token import Token
 from federation.control.mirror import Mirror
 from federation.control.steps import Steps
+from federation.control.stretches import settle
 from federation.ports import Bus, Store, Transaction
 
 _S = SessionState
@@ -71,7 +73,7 @@ class Change:
         check_move(AGENT_MOVES, row.state, to, f"agent {row.id}")
         if to is not AgentState.DRAINING:
             fields.setdefault("drain_until", None)
-        if to in (AgentState.LEFT, AgentState.GONE) and row.ended_at is None:
+        if to not in KEPT and row.ended_at is None:
             fields.setdefault("ended_at", self.now)
         saved = await self.tx.update(replace(row, state=to, reason=reason, message=message, **fields))
         await self.event("agent", row.id, verb or to, name=row.name, reason=reason, message=message)
@@ -126,9 +128,8 @@ class Change:
         """
         moving = row.moving
         text = f"saved its state at {row.site}" + (f": {moving.message}" if moving else "")
-        compared = row.on_demand_cost + on_demand(row, self.now)
         ran = row.ran_s + (self.now - row.started_at if row.started_at is not None else 0.0)
-        row = replace(settle(row, self.now), ran_s=ran, moves=row.moves + 1, moved_at=self.now, on_demand_cost=compared)
+        row = replace(settle(row, self.now, kept=True), ran_s=ran, moves=row.moves + 1, moved_at=self.now)
         if not (moving and moving.to and await self._ready(moving.to)):
             return await self._queue(row, Reason.MOVED, text)
         return await self.session(
@@ -184,40 +185,11 @@ class Change:
         )
 
 
-def settle(row: Session, now: float) -> Session:
-    """Return the session with its running attempt's cost added, as of `now`.
-
-    Members are charged from their start to their end, at their price; unfinished ones up to `now`.
-    """
-    return replace(row, cost=row.cost + accrued(row, now))
-
-
-def on_demand(row: Session, now: float) -> int:
-    """Return what the current attempt would have cost up to `now` at the cheapest on-demand offer's price.
-
-    Attempts that were interrupted do not count: an on-demand machine would not have been taken away.
-    """
-    if row.on_demand_price is None:
-        return accrued(row, now)
-    return sum(cost(row.on_demand_price, span) for span in _spans(row.members, now))
-
-
-def accrued(row: Session, now: float) -> int:
-    """Return the cost of the current attempt up to `now`, in micro-units; 0 once it has been settled."""
-    if row.state in ENDED or row.state in (_S.QUEUED, _S.PROVISIONING, _S.HELD, _S.INTERRUPTED):
-        return 0
-    return sum(cost(member.price, span) for member, span in zip(row.members, _spans(row.members, now), strict=True))
-
-
 def instance_cost(row: Instance, now: float) -> int:
     """Return what an instance has cost up to `now`: its shape's price since the cloud confirmed it."""
     if row.state is InstanceState.GONE:
         return row.cost
     return 0 if row.booted_at is None else cost(row.shape.price or 0, now - row.booted_at)
-
-
-def _spans(members: tuple[Member, ...], now: float) -> list[float]:
-    return [0.0 if m.started_at is None else (m.ended_at or now) - m.started_at for m in members]
 
 
 class Changes:

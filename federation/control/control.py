@@ -10,8 +10,7 @@ from atoll.clock import Chance, Clock
 from atoll.group import Provider
 from atoll.ids import new_id
 from atoll.instance import Instance
-from atoll.offer import Decision
-from atoll.session import Session, SessionSpec
+from atoll.session import Session
 from atoll.site import Site
 from atoll.states import KEPT, WAITING, InstanceState
 from federation.control.adoption import Adoption
@@ -21,18 +20,18 @@ from federation.control.budgets import Budgets
 from federation.control.catalog import Catalog
 from federation.control.changes import Changes
 from federation.control.config import ControlConfig
-from federation.control.demands import demand
 from federation.control.groupviews import GroupViews
 from federation.control.health import Healths
 from federation.control.launches import Launches
 from federation.control.links import Links
 from federation.control.moves import Moves
 from federation.control.named import Groups, Providers, Sites
+from federation.control.offers import Offers
 from federation.control.policies import Load, Policies
 from federation.control.prices import Prices, Verify
 from federation.control.quotas import Quotas
 from federation.control.reconcile import Reconciler
-from federation.control.scheduling import Scheduling
+from federation.control.scheduling import Aside, Scheduling
 from federation.control.seating import Seating
 from federation.control.sessions import Sessions
 from federation.control.steps import Steps
@@ -43,7 +42,6 @@ from federation.control.watch import Watch, recover
 from federation.control.why import Explanations
 from federation.control.world import Observer
 from federation.ports import Bus, LogStore, Store
-from federation.routing.place import rank
 from providers.port import Driver
 from providers.prices.feed import Feed
 from tunnel import wire
@@ -83,22 +81,6 @@ class Instances:
             return await tx.find(Instance, newest=True, **given)  # type: ignore[arg-type]
 
 
-class Offers:
-    """Dry runs of the router."""
-
-    def __init__(self, observer: Observer, seating: Seating, policies: Policies) -> None:
-        self._observer = observer
-        self._seating = seating
-        self._policies = policies
-
-    async def search(self, spec: SessionSpec) -> Decision:
-        """Rank every way to run `spec` now, and say why the others are out; changes nothing."""
-        rules = (await self._policies.active()).rules
-        world = await self._observer.look()
-        asked = demand(Session(id="", name="", project="", owner="", spec=spec))
-        return rank(asked, self._seating.capacity(world), now=world.now, rules=rules)
-
-
 class Control:
     """One control plane. Construct, `start`, serve links through `links.accept`, `stop`."""
 
@@ -116,64 +98,80 @@ class Control:
         feeds: Callable[[Provider], Feed | None] = lambda _: None,
         verify: Verify | None = None,
         plugins: Load = lambda: ([], {}),
+        aside: Aside = asyncio.to_thread,
         database: str = "",
     ) -> None:
         self.store, self.logs, self.bus, self.clock, self.config = store, logs, bus, clock, config
         self._chance = chance
         self._database = database
         self._started_at = clock.now()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.installation = ""
-        self.changes = changes = Changes(store, bus, clock, steps)
-        self.links = Links(changes, logs, config, clock)
-        self.prices = Prices(changes, chance, lambda row: feeds(catalog.opened(row)), verify)
-        catalog = Catalog(drivers, self.prices.book, config, clock, chance)
-        quotas = Quotas(catalog, config, clock)
-        self.agents = Agents(changes, self.links, self._changed)
-        self.sessions = Sessions(changes, chance, self._changed)
-        self.sites = Sites(Site, changes, self._changed)
-        self.groups = Groups(changes, self.agents, self._changed)
-        self.providers = Providers(changes, catalog, self._changed)
-        self.tokens = Tokens(changes, config, chance, self._changed)
-        self.policies = Policies(changes, self._changed, plugins)
-        self.approvals = Approvals(changes, self.policies, self._changed)
-        self.budgets = Budgets(changes, self._changed)
+        self.changes = Changes(store, bus, clock, steps)
+        self.links = Links(self.changes, logs, config, clock, chance)
+        self.prices = Prices(self.changes, chance, lambda row: feeds(self._catalog.opened(row)), verify)
+        self._catalog = Catalog(drivers, self.prices.book, config, clock, chance)
+        self._quotas = Quotas(self._catalog, config, clock)
+        self._add_use_cases(plugins)
+        self._add_decisions(aside)
+        self._add_reconcilers()
+        self._wire_hints()
+
+    def _add_use_cases(self, plugins: Load) -> None:
+        """Nouns as users see and change them."""
+        changes, changed = self.changes, self._changed
+        self.agents = Agents(changes, self.links, changed)
+        self.sessions = Sessions(changes, self._chance, changed)
+        self.sites = Sites(Site, changes, changed)
+        self.groups = Groups(changes, self.agents, changed)
+        self.providers = Providers(changes, self._catalog, changed)
+        self.tokens = Tokens(changes, self.config, self._chance, changed)
+        self.policies = Policies(changes, changed, plugins)
+        self.approvals = Approvals(changes, self.policies, changed)
+        self.budgets = Budgets(changes, changed)
         self.instances = Instances(changes)
         self.usage = Ledger(changes)
         self.why = Explanations(changes, self.sessions, self.agents, self.groups)
-        self._observer = observer = Observer(changes, catalog, quotas, clock)
-        seating = Seating(changes.mirror, self.links, catalog)
-        views = GroupViews(changes, self.links, catalog, clock)
-        self.offers = Offers(observer, seating, self.policies)
-        self.moves = Moves(changes, self.links, self.sessions, observer, seating, config)
-        adoption = Adoption(changes, observer, self.agents, self.budgets, self.moves, kept=config.plans_kept)
+
+    def _add_decisions(self, aside: Aside) -> None:
+        """What looks at everything and decides: where sessions run, what is launched, what is moved."""
+        changes, links, config = self.changes, self.links, self.config
+        self._observer = observer = Observer(changes, self._catalog, self._quotas, self.clock)
+        seating = Seating(changes.mirror, links, self._catalog)
+        self.offers = Offers(observer, seating, self.policies, self.budgets)
+        self.moves = Moves(changes, links, self.sessions, observer, seating, self.budgets, config)
         self._scheduling = Scheduling(
             changes,
             observer,
             seating,
-            views,
-            self.links,
+            GroupViews(changes, links, self._catalog, self.clock),
+            links,
             self.policies,
             self.budgets,
-            adoption,
-            chance,
+            Adoption(changes, observer, self.agents, self.budgets, self.moves, kept=config.plans_kept),
+            self._chance,
             home_s=config.home_s,
             plan_s=config.plan_s,
+            aside=aside,
         )
-        self.launches = Launches(changes, catalog, quotas, self.links, config, clock)
-        self.sweeper = Sweeper(changes, catalog, config)
-        self.health = Healths(changes, self.providers, catalog, quotas, self.sweeper)
+
+    def _add_reconcilers(self) -> None:
+        """What carries decisions out, each in a loop of its own."""
+        changes, config = self.changes, self.config
+        self.launches = Launches(changes, self._catalog, self._quotas, self.links, config, self.clock)
+        self.sweeper = Sweeper(changes, self._catalog, config)
+        self.health = Healths(changes, self.providers, self._catalog, self._quotas, self.sweeper)
         self._watch = Watch(changes, self.links, self.moves, self.policies, config)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._schedule = Reconciler("schedule", self._scheduled, every=config.schedule_s)
         self._launch = Reconciler("launch", self.launches.round, every=config.launch_s)
         self._sweep = Reconciler("sweep", self.sweeper.round, every=config.sweep_s)
         self._watching = Reconciler("watch", self._watch.round, every=config.watch_s)
         self._pricing = Reconciler("prices", self.prices.round, every=config.prices_s)
         self._budgeting = Reconciler("budgets", self.budgets.round, every=config.watch_s)
-        self.prices.on_change = catalog.forget
-        self._wire_hints()
 
     def _wire_hints(self) -> None:
+        """Have each wake the others: nothing waits for its next look where somebody knows that there is news."""
+        self.prices.on_change = self._catalog.forget
         self._observer.patience.on_late = self._changed
         self.links.on_change = self._changed
         self.links.on_leave = self._left

@@ -1,7 +1,8 @@
 """Deadlines: whether sessions that have one take spot, wait for it, or go on demand (the rules: `autoscaler.spot`)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from atoll.group import Group, GroupKind
 from atoll.instance import Shape
@@ -42,16 +43,30 @@ def paced(demands: Sequence[Demand], rows: Sequence[Session], world: World, term
 
     Never both, and never the only one that some group has for a demand: late is better than never.
     """
-    due = {row.id: row for row in rows if row.spec.lifetime.deadline is not None}
+    due = {row.id: partial(pace, row, world.now) for row in rows if row.spec.lifetime.deadline is not None}
     if not due:
         return list(demands)
     offers = [(group, world.offered(group)) for group in world.groups if group.kind is GroupKind.ELASTIC]
+    return in_time(demands, due, offers, world.now, terms)
+
+
+def in_time(
+    demands: Sequence[Demand],
+    due: Mapping[str, Callable[[float], Pace | None]],
+    offers: Sequence[tuple[Group, Sequence[Shape]]],
+    now: float,
+    terms: Terms,
+) -> list[Demand]:
+    """Return demands as `paced` does: `due` has, by session with a deadline, how it paces for a machine's start time.
+
+    `offers` are what the elastic groups may launch.
+    """
     ways: dict[str, _Ways] = {}
     for kind in by_kind([asked for asked in demands if asked.session in due], terms):
         found = _ways(kind, offers)
         ways |= {asked.session: found for asked in kind.waiting}
     return [
-        ways[asked.session].rule(asked, due[asked.session], world.now) if asked.session in ways else asked
+        ways[asked.session].rule(asked, due[asked.session], now) if asked.session in ways else asked
         for asked in demands
     ]
 
@@ -66,11 +81,11 @@ class _Ways:
     spot: bool
     start_s: float | None
 
-    def rule(self, asked: Demand, row: Session, now: float) -> Demand:
+    def rule(self, asked: Demand, due: Callable[[float], Pace | None], now: float) -> Demand:
         """Return the demand with what its deadline rules out; as it is where it could not go on demand."""
         if self.start_s is None:
             return asked
-        return with_deadline(asked, pace(row, now, self.start_s), now, offered=self.spot)
+        return with_deadline(asked, due(self.start_s), now, offered=self.spot)
 
 
 def _ways(kind: Kind, offers: Sequence[tuple[Group, Sequence[Shape]]]) -> _Ways:

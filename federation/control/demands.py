@@ -55,7 +55,7 @@ def protection(row: Session, now: float) -> Reason:
     life = row.spec.lifetime
     if life.protect:
         return Reason.PROTECTED
-    long = life.protect_after is not None and ran_s(row, now) >= life.protect_after
+    long = life.protect_after is not None and row.ran_s + ran_s(row, now) >= life.protect_after
     return Reason.LONG_RUNNING if long else Reason.NONE
 
 

@@ -7,6 +7,7 @@ from atoll.agent import Agent
 from atoll.clock import Clock
 from atoll.group import Group, GroupKind
 from atoll.instance import Instance, Shape
+from atoll.offer import WAIT_VALUE
 from atoll.session import Session
 from atoll.states import AgentState, InstanceState, Reason
 from autoscaler.pools import predict
@@ -24,8 +25,6 @@ from federation.control.seating import blocks
 from federation.control.world import World
 
 _I = InstanceState
-PENDING = (_I.INTENDED, _I.CREATING, _I.BOOTING, _I.STARTING)
-"""Instances on their way to an agent."""
 ENDING = (_I.STOPPING, _I.ENDING)
 
 
@@ -51,32 +50,29 @@ class GroupViews:
         """Note which sessions came, for groups that predict their hot pools: before any of them is placed."""
         self._arrivals = await self._history.look(world)
 
-    def draw(self, world: World, awaits: Sequence[tuple[str, str]]) -> list[GroupView]:
+    def draw(self, world: World, awaits: Sequence[tuple[str, str]], wait_value: int = WAIT_VALUE) -> list[GroupView]:
         """Return the planner's views; `awaits` are the last plan's pairs of session and instance.
+
+        `wait_value` (micro-units) is what a second of waiting is worth.
 
         Of a fixed group, whose agents a plan lends to gangs only, agents are drawn where a gang waits, and where the
         time to drain one of them is over.
         """
         self._note_idle(world, self._clock.monotonic())
-        awaited: dict[str, list[str]] = {}
-        waiting = {row.id for row in world.waiting}
-        pairs = [(row.id, row.instance) for row in world.waiting if row.instance]
-        for session, instance in dict.fromkeys([*pairs, *awaits]):
-            if session in waiting:
-                awaited.setdefault(instance, []).append(session)
+        awaited = world.awaited(awaits)
         gangs = any(row.spec.nodes > 1 for row in world.waiting)
         leave = {row.group for row in world.agents if row.drain_until is not None and row.drain_until <= world.now}
         drawn = {row.name for row in world.groups if gangs or row.kind is GroupKind.ELASTIC or row.name in leave}
-        return [self._group(world, group, awaited, fully=group.name in drawn) for group in world.groups]
+        views = [self._group(world, group, awaited, fully=group.name in drawn) for group in world.groups]
+        return [self._with_prediction(view, world.now, wait_value) for view in views]
 
-    def _group(self, world: World, group: Group, awaited: Mapping[str, list[str]], *, fully: bool) -> GroupView:
+    def _group(self, world: World, group: Group, awaited: Mapping[str, list[Session]], *, fully: bool) -> GroupView:
         mine = world.instances_of.get(group.name, ())
         by_id = {row.id: row for row in mine}
         agents = world.agents_of.get(group.name, ()) if fully else ()
-        arriving = {agent.instance for agent in agents if agent.instance and not agent.epoch}
         shapes = tuple(world.offered(group))
         start_s = max((shape.start_s for shape in shapes), default=0.0)
-        view = GroupView(
+        return GroupView(
             group=group,
             agents=tuple(
                 self._agent(agent, by_id.get(agent.instance), world.now, start_s)
@@ -84,9 +80,8 @@ class GroupViews:
                 if _usable(by_id.get(agent.instance), agent)
             ),
             pending=tuple(
-                PendingView(instance=row.id, shape=row.shape, sessions=tuple(awaited.get(row.id, ())))
-                for row in mine
-                if row.state in PENDING or row.id in arriving
+                PendingView(instance=row.id, shape=row.shape, sessions=tuple(one.id for one in awaited.get(row.id, ())))
+                for row in world.pending(group.name)
             ),
             cold=tuple(ColdView(instance=row.id, shape=row.shape) for row in mine if row.state is _I.STOPPED),
             ending=sum(row.state in ENDING for row in mine),
@@ -98,8 +93,10 @@ class GroupViews:
             settled=self._links.settled,
             hot=hot_count(group, world.now) if group.kind is GroupKind.ELASTIC else None,
         )
-        came = self._arrivals.get(group.name)
-        return replace(view, predicted=predict(view, came, world.now)) if came else view
+
+    def _with_prediction(self, view: GroupView, now: float, wait_value: int) -> GroupView:
+        came = self._arrivals.get(view.group.name)
+        return replace(view, predicted=predict(view, came, now, wait_value)) if came else view
 
     def _agent(self, row: Agent, instance: Instance | None, now: float, start_s: float) -> AgentView:
         live = self._links.live(row.id)

@@ -309,9 +309,8 @@ class Launches:
 
     async def _gone_agent(self, change: Change, row: Instance, message: str) -> None:
         agent = await change.tx.get(Agent, row.agent) if row.agent else None
-        if agent is None or agent.state not in KEPT:
+        if agent is None or agent.state not in (*KEPT, AgentState.REVOKED):
             return
-        live = self._links.live(agent.id)
         if row.state is _I.ENDING and row.reason is Reason.USER:
             why, text = Reason.USER, f"its machine {row.id} was ended: {row.message}"
         else:
@@ -319,8 +318,7 @@ class Launches:
             text = f"its machine {row.id} was taken away: {row.message if row.state is _I.ENDING else message}"
         await vanished(change, agent.id, why, text)
         await change.agent(agent, AgentState.GONE, Reason.TERMINATED, message)
-        if live:
-            live.link.close("the machine has ended")
+        self._links.end(agent.id, "the machine has ended")
 
     # -- observation ----------------------------------------------------------------------------------
 

@@ -4,11 +4,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from weakref import WeakSet
 
 import structlog
+from msgspec import structs
 
 from atoll.agent import Agent
-from atoll.clock import Clock
+from atoll.clock import Chance, Clock
 from atoll.errors import AtollError, NotFound, Unavailable
 from atoll.group import Group
 from atoll.instance import Instance
@@ -21,7 +23,12 @@ from federation.control.members import Verdict, apply, current_runs, find
 from federation.control.promises import shortfall
 from federation.ports import LogStore
 from tunnel import wire
+from tunnel.grant import LIFE_S, Grant, agent_key, relay_key, seal
+from tunnel.lanes import Use
 from tunnel.link import Link, Side
+from tunnel.redial import RedialledTransport
+from tunnel.relay import Relay
+from tunnel.resume import ID_SIZE
 
 log = structlog.get_logger("control")
 
@@ -34,7 +41,7 @@ class LiveAgent:
 
     `told` are the commands (`start:<run>`, `stop:<run>`) already sent on this link, `heard` is when
     anything last came over it (monotonic), `notice` the cloud's word that the machine will be taken, `protocol`
-    the one that the agent speaks. `exited` are the ended runs whose output it still owes, with its final sizes.
+    the one that the agent speaks, `grant_key` the one by which it checks grants. Once it has `ended` its word counts no more, even what came before. `exited` are the ended runs whose output it still owes, with its final sizes.
     """
 
     id: str
@@ -44,6 +51,8 @@ class LiveAgent:
     told: set[str] = field(default_factory=set)
     heard: float = 0.0
     notice: str = ""
+    grant_key: bytes = b""
+    ended: bool = False
     owned: set[str] = field(default_factory=set)
     exited: dict[str, tuple[int, int]] = field(default_factory=dict)
 
@@ -71,13 +80,18 @@ class _Inbox:
 class Links:
     """Owner of all agents' links; `accept` is the protocol factory for connections that came with a certificate."""
 
-    def __init__(self, changes: Changes, logs: LogStore, config: ControlConfig, clock: Clock) -> None:
+    def __init__(self, changes: Changes, logs: LogStore, config: ControlConfig, clock: Clock, chance: Chance) -> None:
+        self.relay = Relay(chance)
+        self._streams: WeakSet[RedialledTransport] = WeakSet()
+        self._chance = chance
         self._changes = changes
         self._logs = logs
         self._config = config
         self._clock = clock
         self._inboxes: dict[Link, _Inbox] = {}
         self._live: dict[str, LiveAgent] = {}
+        self._relay_key = relay_key(config.secret_key)
+        self._unix_zero = clock.now() - clock.monotonic()
         self._silent_since: dict[str, float] = {}
         self._lost_at: deque[float] = deque()
         self._changed: set[str] = set()
@@ -140,8 +154,73 @@ class Links:
         if live and key not in live.told and self.send(agent, message):
             live.told.add(key)
 
-    async def open_stream(self, run: str, app: str, port: int, protocol: asyncio.Protocol) -> asyncio.Transport:
-        """Open a stream to an app or port of a run; raises `NotFound` or `Unavailable` with a hint."""
+    def end(self, agent: str, reason: str) -> None:
+        """End an agent's link and all its streams now; what it sent and nobody has taken in yet is left unread."""
+        if live := self._live.get(agent):
+            live.ended = True
+        self.relay.revoke(agent, reason)
+        for stream in [stream for stream in self._streams if stream.get_extra_info("peername")[0] == agent]:
+            stream.reset(reason)
+
+    async def open_stream(
+        self,
+        run: str,
+        app: str,
+        port: int,
+        protocol: asyncio.Protocol,
+        *,
+        use: Use = Use.SHORT,
+        exec: bool = False,  # noqa: A002 - the field's name on the wire
+        user: str = "",
+    ) -> asyncio.Transport:
+        """Open a stream to an app or port of a run, for a `user`; raises `NotFound` or `Unavailable` with a hint.
+
+        With `exec` it is to a program beside the run: the bytes are frames of `tunnel.exec`.
+        A `BULK` stream has a connection of its own where the agent makes one, and goes on when it is lost.
+        """
+        live, session = await self._place_of(run)
+        if exec and live.protocol < wire.EXECS:
+            raise Unavailable("the session's agent is too old to be entered", hint="update it, then restart it")
+        opening = wire.OpenStream(run=run, app=app, port=port, exec=exec)
+        if use is Use.SHORT or live.protocol < wire.DIALS:
+            return (await self.relay.open(live.id, self._granted(live, session, user, opening), protocol)).transport
+        opening = structs.replace(opening, resume=self._chance.token_bytes(ID_SIZE))
+
+        async def dial(make: Callable[[], asyncio.Protocol]) -> None:
+            live, session = await self._place_of(run)
+            await self.relay.open(live.id, self._granted(live, session, user, opening), make(), use=use)
+
+        stream = RedialledTransport(opening.resume, dial, chance=self._chance, peer=live.id)
+        self._streams.add(stream)
+        stream.attach(protocol)
+        stream.start()
+        return stream
+
+    def _granted(self, live: LiveAgent, session: Session, user: str, opening: wire.OpenStream) -> wire.OpenStream:
+        """Return an opening with a grant for just this; agents of older protocols know of none."""
+        if live.protocol < wire.GRANTS:
+            return opening
+        grant = Grant(
+            id=self._chance.token_bytes(ID_SIZE),
+            agent=live.id,
+            run=opening.run,
+            project=session.project,
+            session=session.id,
+            expires_at=self._time() + LIFE_S,
+            user=user,
+            app=opening.app,
+            port=opening.port,
+            exec=opening.exec,
+            resume=opening.resume,
+        )
+        return structs.replace(opening, grant=seal(grant, self._relay_key, live.grant_key))
+
+    def _time(self) -> float:
+        """Unix seconds that never jump while this process lives, for agents know them from its welcome."""
+        return self._unix_zero + self._clock.monotonic()
+
+    async def _place_of(self, run: str) -> tuple[LiveAgent, Session]:
+        """Return the connected agent that a run is on, and its session."""
         async with self._changes.look() as tx:
             row = await tx.get(Session, run.partition(".")[0])
         member = next((m for key, m in current_runs(row) if key == run), None) if row else None
@@ -150,7 +229,7 @@ class Links:
         live = self._live.get(member.agent)
         if live is None:
             raise Unavailable("the session's agent is not connected", hint="it reconnects by itself; try again shortly")
-        return live.link.open_stream(wire.OpenStream(run=run, app=app, port=port), protocol)
+        return live, row
 
     def owes(self, run: str) -> bool:
         """Say whether a connected agent has yet to send the rest of the output of a run that has ended."""
@@ -158,6 +237,9 @@ class Links:
 
     async def close(self) -> None:
         """Close all links; agents reconnect to whoever comes next."""
+        for stream in list(self._streams):
+            stream.reset("the control plane is stopping")
+        self.relay.close("the control plane is stopping")
         for link, inbox in list(self._inboxes.items()):
             link.close("the control plane is stopping")
             if inbox.task:
@@ -196,6 +278,7 @@ class Links:
         live = inbox.agent
         if live and self._live.get(live.id) is live:
             del self._live[live.id]
+            self.relay.unlinked(live.id, link)
             self._changed.add(live.id)
             now = self._clock.monotonic()
             self._silent_since[live.id] = now  # up to here its pings were answered: its leases count from then (I8)
@@ -242,6 +325,8 @@ class Links:
         live = inbox.agent
         if live is None:
             raise Unavailable("the first message must be Hello")
+        if live.ended:
+            return
         live.heard = self._clock.monotonic()
         match message:
             case wire.Report(report=report):
@@ -275,8 +360,8 @@ class Links:
         async with self._changes.commit("agent.register") as change:
             agent = await change.tx.get(Agent, link.peer)
             if agent is None or agent.state not in (AgentState.READY, AgentState.DRAINING):
-                gone = f"agent {link.peer} does not belong to this installation (any more)"
-                link.send(wire.Refuse(code="FORBIDDEN", message=gone, final=True))
+                self.end(link.peer, "not a member")
+                link.send(refusal(link.peer, agent))
                 link.close("not a member")
                 return None
             instance = await change.tx.get(Instance, agent.instance) if agent.instance else None
@@ -293,9 +378,17 @@ class Links:
         live = self._enter(link, agent, hello)
         link.send(
             wire.Welcome(
-                protocol=wire.PROTOCOL, epoch=agent.epoch, kill=kill, forget=forget, lease_s=lease, max_life_s=life
+                protocol=wire.PROTOCOL,
+                epoch=agent.epoch,
+                kill=kill,
+                forget=forget,
+                lease_s=lease,
+                max_life_s=life,
+                grant_key=live.grant_key,
+                now=self._time(),
             )
         )
+        self.relay.linked(agent.id, link, boot=hello.boot, dials=hello.protocol >= wire.DIALS)
         if agent.state is AgentState.DRAINING:
             link.send(wire.Cordon(epoch=agent.cordon_epoch, cordoned=True))
         log.info("agent registered", agent=agent.id, epoch=agent.epoch, runs=len(hello.runs), kill=len(kill))
@@ -308,6 +401,7 @@ class Links:
             before.link.close("the agent registered on a newer link")
         now = self._clock.monotonic()
         live = LiveAgent(id=agent.id, link=link, epoch=agent.epoch, protocol=hello.protocol, heard=now)
+        live.grant_key = agent_key(self._config.secret_key, agent.id, 0)
         live.exited = {r.run: (r.out, r.err) for r in hello.runs if r.state == MemberState.EXITED}
         self._live[agent.id] = live
         self._changed.add(agent.id)
@@ -349,6 +443,8 @@ class Links:
 
     async def _report(self, live: LiveAgent, report: wire.RunReport) -> None:
         async with self._changes.commit("session.report") as change:
+            if live.ended:
+                return
             verdict = await apply(change, live.id, report)
         if verdict is Verdict.KILL:
             live.link.send(wire.Stop(run=report.run, grace=0.0))
@@ -421,6 +517,14 @@ class Links:
                 agent, AgentState.DRAINING, agent.reason, text, verb="acknowledged", acknowledged_epoch=epoch
             )
         self.on_change()
+
+
+def refusal(key: str, row: Agent | None) -> wire.Refuse:
+    """Return what an agent that is no member (any more) is told: to end its runs and itself."""
+    if row is not None and row.state is AgentState.REVOKED:
+        return wire.Refuse(code=Reason.REVOKED, message=f"agent {row.name} was revoked: {row.message}", final=True)
+    gone = f"agent {key} does not belong to this installation (any more)"
+    return wire.Refuse(code="FORBIDDEN", message=gone, final=True)
 
 
 def capped(reported: Slots, limit: Slots) -> Slots:

@@ -7,7 +7,8 @@ from atoll.errors import Invalid
 from atoll.ids import run_id, split_run_id
 from atoll.session import Checkpoint, Member, MemberState, Session, SessionType
 from atoll.states import PLACED, Reason, SessionState
-from federation.control.changes import Change, on_demand, settle
+from federation.control.changes import Change
+from federation.control.stretches import settle
 from tunnel.wire import RunReport
 
 _S = SessionState
@@ -161,11 +162,8 @@ async def _finished(change: Change, row: Session, message: str) -> None:
         to = _S.FAILED if worst else _S.SUCCEEDED
     reason = row.reason if row.stopping_as else Reason.EXITED
     text = row.message if row.stopping_as else f"ended with {_code(worst)}"
-    compared = on_demand(row, change.now)
-    row = settle(row, change.now)
-    await change.session(
-        row, to, reason, text, exit_code=worst, price=0, on_demand_cost=row.on_demand_cost + compared, instance=""
-    )
+    row = settle(row, change.now, kept=True)
+    await change.session(row, to, reason, text, exit_code=worst, price=0, instance="")
 
 
 def _goes_on(row: Session) -> bool:

@@ -19,16 +19,18 @@ from atoll.session import Member, MemberState, Moving, Session
 from atoll.slots import total
 from atoll.states import PLACED, AgentState, Reason, SessionState
 from federation.control.agents import used
+from federation.control.budgets import Budgets
 from federation.control.changes import Change, Changes
 from federation.control.config import ControlConfig
 from federation.control.demands import demand, protection, ran_s
 from federation.control.links import Links
+from federation.control.rulings import Held
 from federation.control.seating import Seating
 from federation.control.sessions import Sessions
+from federation.control.spending import Accounts
 from federation.control.world import Observer
 from federation.routing.capacity import Capacity
 from federation.routing.place import rank
-from tunnel import wire
 
 _S = SessionState
 _TO_SAVE_MONEY = frozenset({Reason.HOMECOMING, Reason.CONSOLIDATION})
@@ -51,6 +53,7 @@ class Moves:
         sessions: Sessions,
         observer: Observer,
         seating: Seating,
+        budgets: Budgets,
         config: ControlConfig,
     ) -> None:
         self._changes = changes
@@ -58,6 +61,7 @@ class Moves:
         self._sessions = sessions
         self._observer = observer
         self._seating = seating
+        self._budgets = budgets
         self._config = config
         self._noticed: set[tuple[str, int]] = set()
         self.on_change: Callable[[], None] = lambda: None
@@ -77,17 +81,22 @@ class Moves:
         self.on_change()
         return await self._sessions.get(project, row.id)
 
-    async def begin(self, change: Change, move: Move, *, insist: bool = False) -> str:
+    async def begin(self, change: Change, move: Move, accounts: Accounts | None = None, *, insist: bool = False) -> str:
         """Begin a move within `change`, checked against the rows of this moment; return "" or why it was not begun.
 
         From this commit on its destination's slots are held. The watch is to be woken once it is made. Unless a
         person insists, a session is asked at most once in `checkpoint.every`, and once when its machine's notice comes.
+        `accounts` are the commit's, where it has written anything already.
         """
         row = await change.tx.get(Session, move.session)
         if row is None or row.attempt != move.attempt:
             return "it has gone on since this was decided"
         refusal = self._refusal(row, move, change.now) or ("" if insist else self._too_soon(row, move, change.now))
         refusal = refusal or await self._no_room(change, row, move.to)
+        to = tuple(offered_member(rank, offer) for rank, offer in enumerate(move.to))
+        if not refusal and to and (insist or move.reason in _TO_SAVE_MONEY):
+            accounts = accounts or await self._budgets.open(change)
+            refusal = _too_dear(accounts.move(row, to, machines=insist))
         if refusal:
             return refusal
         if move.reason is Reason.SPOT_NOTICE:
@@ -96,7 +105,7 @@ class Moves:
         moving = Moving(
             reason=move.reason,
             message=move.message,
-            to=tuple(_member(rank, offer) for rank, offer in enumerate(move.to)),
+            to=to,
             site=move.to[0].site if move.to else "",
             group=move.to[0].group if move.to else "",
             asked_at=change.now,
@@ -153,11 +162,8 @@ class Moves:
 
     def _unable(self, row: Session) -> str:
         for member in row.members:
-            live = self._links.live(member.agent)
-            if live is None:
+            if self._links.live(member.agent) is None:
                 return f"agent {member.agent} is not connected"
-            if live.protocol < wire.CHECKPOINTS:
-                return f"agent {member.agent} is of a release that knows no checkpoints"
         return ""
 
     async def _no_room(self, change: Change, row: Session, to: Sequence[Offer]) -> str:
@@ -278,6 +284,10 @@ def _asked_for(row: Session, offers: tuple[Offer, ...], by: str, now: float) -> 
     )
 
 
+def _too_dear(held: Held | None) -> str:
+    return f"{held.message} ({held.hint})" if held else ""
+
+
 async def _stop(change: Change, row: Session, message: str) -> None:
     """Stop a session's members; their exits then take it on (`members`). The move stays on record until then."""
     to = _S.LOST if row.state is _S.LOST else _S.STOPPING
@@ -285,8 +295,11 @@ async def _stop(change: Change, row: Session, message: str) -> None:
     await change.session(row, to, reason, message, stopping_as=_S.INTERRUPTED, moving=row.moving)
 
 
-def _member(rank: int, offer: Offer) -> Member:
-    return Member(rank=rank, agent=offer.target, slots=offer.slots, price=offer.price)
+def offered_member(rank: int, offer: Offer) -> Member:
+    """Return the member that starts on the agent of an offer."""
+    return Member(
+        rank=rank, agent=offer.target, slots=offer.slots, price=offer.price, site=offer.site, group=offer.group
+    )
 
 
 def _where(moving: Moving) -> str:

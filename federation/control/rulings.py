@@ -1,7 +1,7 @@
 """Rulings: what policies and plug-ins say, in the forms of the router and of waiting sessions."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +14,10 @@ from atoll.judge import Judge
 from atoll.offer import WAIT_VALUE, Demand, OfferKind
 from atoll.policy import ACTIVE, INFINITE, Asked, Homecoming, Offered, Policy, asked
 from atoll.session import Session
+from atoll.site import Site
 from atoll.slots import GIB
 from atoll.states import Reason
+from autoscaler.demand import Terms
 from federation.routing.rules import PLAIN, Candidate, Rules, Ruling
 
 log = structlog.get_logger("control")
@@ -78,15 +80,21 @@ class Active:
         """
         if cost is None:
             cost = self._costs.get(row.id)
-        facts = asked(row.spec, row.project, row.owner, cost)
-        said = self.judge.session(facts, approved_by=row.approved_by, cost_known=cost is not None)
+        said = self.ruling(row, cost)
         if said is None:
             self._costs.pop(row.id, None)
-            return None
-        if cost is not None:
+        elif cost is not None:
             if len(self._costs) >= _COSTS_KEPT:
                 self._costs.clear()
             self._costs[row.id] = cost
+        return said
+
+    def ruling(self, row: Session, cost: int | None = None) -> Held | None:
+        """Return what `admit` does, of a session that nothing is remembered of."""
+        facts = asked(row.spec, row.project, row.owner, cost)
+        said = self.judge.session(facts, approved_by=row.approved_by, cost_known=cost is not None)
+        if said is None:
+            return None
         if not said.role:
             return Held(
                 reason=Reason.POLICY,
@@ -102,9 +110,12 @@ class Active:
 
     def max_wait(self, row: Session) -> float | None:
         """Return how long a session may wait: as it says itself, else its project's policy, else the installation's."""
-        if row.spec.lifetime.max_wait is not None:
-            return row.spec.lifetime.max_wait
-        mine = [policy for policy in self.policies if policy.project in ("", row.project)]
+        own = row.spec.lifetime.max_wait
+        return self.longest_wait(row.project) if own is None else own
+
+    def longest_wait(self, project: str) -> float | None:
+        """Return how long a project's sessions may wait that say nothing themselves."""
+        mine = [policy for policy in self.policies if policy.project in ("", project)]
         return next((policy.max_wait for policy in reversed(mine) if policy.max_wait is not None), None)
 
     def _rules(self, own: Policy) -> Rules:
@@ -127,9 +138,11 @@ class Active:
         last: list[tuple[Demand, Asked]] = []
 
         def judge(demand: Demand, candidate: Candidate) -> Ruling:
-            if not last or last[0][0] is not demand:
-                last[:] = [(demand, asked_of(demand))]
-            denied, factor, extra = self.judge.offer(last[0][1], _offered(candidate))
+            known = last[0] if last else None
+            if known is None or known[0] is not demand:  # read once: plans are made beside the event loop
+                known = (demand, asked_of(demand))
+                last[:] = [known]
+            denied, factor, extra = self.judge.offer(known[1], _offered(candidate))
             for name, plugin in self._plugins:
                 if denied:
                     break
@@ -163,11 +176,6 @@ def active(policies: Sequence[Policy], plugins: Sequence[tuple[str, Plugin]] = (
     return Active([*own, *projects], plugins)
 
 
-def rules(policy: Policy) -> Rules:
-    """Return what one policy says to the router, as for a simulation: of a project's, to that project's sessions."""
-    return Active([policy]).rules
-
-
 def denies(rules: Rules, regions: Mapping[str, str]) -> Callable[[Demand, Group, Shape], bool] | None:
     """Return what says whether a launch for a demand is denied, as the planner asks; None where none can be.
 
@@ -195,6 +203,24 @@ def denies(rules: Rules, regions: Mapping[str, str]) -> Callable[[Demand, Group,
         return bool(judge(demand, candidate).denied)
 
     return denied
+
+
+def terms_of(rules: Rules, sites: Iterable[Site]) -> Terms:
+    """Return what rules and sites say to the planner."""
+    labels, egress = {}, {}
+    for site in sites:
+        labels[site.name] = site.labels
+        if site.egress:
+            egress[site.name] = site.egress
+    return Terms(
+        labels=labels,
+        egress=egress,
+        rework_s=rules.rework_s,
+        spot_interruptions=rules.spot_interruptions,
+        wait_value=rules.wait_value,
+        reads=rules.reads,
+        denied=denies(rules, {name: of.get("region", "") for name, of in labels.items()}),
+    )
 
 
 def plugins() -> tuple[list[tuple[str, Plugin]], dict[str, str]]:

@@ -1,15 +1,18 @@
 """The scheduling round: place what fits, plan groups for the rest, bring sessions home, and adopt it all."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
 
 from atoll import money
 from atoll.agent import Agent
 from atoll.clock import Chance
 from atoll.ids import PLAN, new_id
-from atoll.offer import Decision, Demand, OfferKind, Outcome
+from atoll.offer import Decision, Demand, Outcome
 from atoll.plan import Move, Plan
-from atoll.session import Member, Session
+from atoll.session import Session
 from atoll.slots import Slots
 from atoll.states import WAITING, AgentState, Reason, SessionState
 from autoscaler.demand import Terms
@@ -23,9 +26,9 @@ from federation.control.deadlines import paced
 from federation.control.demands import arriving, demand, movable, running
 from federation.control.groupviews import GroupViews
 from federation.control.links import Links
-from federation.control.moves import leaving
+from federation.control.moves import leaving, offered_member
 from federation.control.policies import Policies
-from federation.control.rulings import Active, Held, denies
+from federation.control.rulings import Active, Held, terms_of
 from federation.control.seating import Seating
 from federation.control.spending import Accounts, need
 from federation.control.world import Observer, World
@@ -39,8 +42,12 @@ TOLD_S = 60.0
 """How often at most a decision that differs in its numbers alone is stored again."""
 
 
+Aside: TypeAlias = Callable[[Callable[[], Plan]], Awaitable[Plan]]
+"""Runs what takes long beside the event loop: a plan is pure, and reads nothing that changes."""
+
+
 class Scheduling:
-    """Placement, scaling and moves, from one look at the world."""
+    """Placement, scaling and moves, from one look at the world; what plans say is checked again when it is adopted."""
 
     def __init__(
         self,
@@ -56,6 +63,7 @@ class Scheduling:
         *,
         home_s: float,
         plan_s: float,
+        aside: Aside = asyncio.to_thread,
     ) -> None:
         self._changes = changes
         self._observer = observer
@@ -69,6 +77,7 @@ class Scheduling:
         self._chance = chance
         self._home_s = home_s
         self._plan_s = plan_s
+        self._aside = aside
         self._home_at = 0.0
         self._rounds = 0
         self._withheld: set[str] = set()
@@ -78,9 +87,10 @@ class Scheduling:
         """Do one round; return whether anything was changed that other reconcilers should look at."""
         self._rounds += 1
         active = await self._policies.active()
+        self._seating.awaits = self._adoption.last.awaits if self._adoption.last else ()
         world = await self._observer.look()
         await self._views.learn(world)
-        terms = _terms(world, active)
+        terms = terms_of(active.rules, world.sites)
         demands = paced(await self._admission.admit(world, active), world.waiting, world, terms)
         if await self._make_way(world, demands, active):
             world = await self._observer.look()
@@ -89,15 +99,10 @@ class Scheduling:
         placed = await self._place(world, decisions, active)
         if placed:
             world = await self._observer.look()
-        proposed = plan(
-            self._views.draw(world, self._adoption.last.awaits if self._adoption.last else ()),
-            self._unplaced(world, decisions, demands, terms),
-            plan_id=new_id(PLAN, self._chance),
-            generation=await self._adoption.generation(),
-            at=world.now,
-            terms=terms,
-            left=self._time_left(),
-        )
+        unplaced = self._unplaced(world, decisions, demands, terms)
+        proposed = await self._plan(world, unplaced, terms)
+        if unplaced:  # rows may have changed meanwhile: what follows is judged by those of now
+            world = await self._observer.look()
         proposed = self._with_homecoming(world, proposed, demands, decisions, active)
         grown = await self._adoption.adopt(world, proposed)
         self._views.grew(grown or ())
@@ -136,10 +141,24 @@ class Scheduling:
         left = [
             asked
             for asked, decision in zip(demands, decisions, strict=True)
-            if asked.session in waiting and _for_planner(decision)
+            if asked.session in waiting and decision.for_planner
         ]
         gone = leaving(world.placed)
         return left + paced([demand(row) for row in gone], gone, world, terms)
+
+    async def _plan(self, world: World, unplaced: Sequence[Demand], terms: Terms) -> Plan:
+        """Plan for the groups as they are in `world`: beside the event loop where something is to be launched."""
+        work = partial(
+            plan,
+            self._views.draw(world, self._adoption.last.awaits if self._adoption.last else (), terms.wait_value),
+            unplaced,
+            plan_id=new_id(PLAN, self._chance),
+            generation=await self._adoption.generation(),
+            at=world.now,
+            terms=terms,
+            left=self._time_left(),
+        )
+        return await self._aside(work) if unplaced else work()
 
     def _time_left(self) -> Callable[[], float] | None:
         """Return what tells a plan how long it may still look for cheaper launches."""
@@ -254,7 +273,7 @@ class Scheduling:
                 return
             if not self._is_free(agent, offer.slots, taken):
                 return
-            members.append(Member(rank=rank, agent=agent.id, slots=offer.slots, price=offer.price))
+            members.append(offered_member(rank, offer))
         why = active.admit(row, need(members, row.spec.lifetime.expected)) or accounts.start(row, members)
         if why:
             await hold(change, row, why, decision)
@@ -285,14 +304,6 @@ class Scheduling:
         return (free - taken.get(agent.id, Slots())).covers(slots)
 
 
-def _for_planner(decision: Decision) -> bool:
-    """Say whether a machine may be launched for a session: not when it chose to wait, or others make way for it."""
-    if decision.outcome is Outcome.LAUNCH:
-        return True
-    chose = any(offer.kind is OfferKind.LAUNCH for offer in decision.ranked)
-    return decision.outcome is Outcome.WAIT and not decision.preempts and not chose
-
-
 def _preempted(session: str, by: Session, attempts: Mapping[str, int]) -> Move:
     return Move(
         session=session,
@@ -304,16 +315,3 @@ def _preempted(session: str, by: Session, attempts: Mapping[str, int]) -> Move:
 
 def _homing(active: Active) -> Homing:
     return Homing(max_moves=active.homecoming.max_moves)
-
-
-def _terms(world: World, active: Active) -> Terms:
-    rules = active.rules
-    labels = {site.name: site.labels for site in world.sites}
-    return Terms(
-        labels=labels,
-        egress={site.name: site.egress for site in world.sites if site.egress},
-        rework_s=rules.rework_s,
-        spot_interruptions=rules.spot_interruptions,
-        reads=rules.reads,
-        denied=denies(rules, {name: of.get("region", "") for name, of in labels.items()}),
-    )

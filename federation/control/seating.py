@@ -1,11 +1,16 @@
 """The router's index, kept true by what changes: agents' seats one by one, groups' offers at every look."""
 
 import gc
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from atoll.agent import Agent
+from atoll.agent import Agent, driver
 from atoll.group import Group, GroupKind
+from atoll.instance import Instance
+from atoll.offer import OfferKind
+from atoll.session import Session
 from atoll.site import Site
+from atoll.slots import Slots
 from atoll.states import AgentState, InstanceState, Reason
 from autoscaler.limits import Limits
 from federation.control.agents import used
@@ -14,7 +19,7 @@ from federation.control.hours import next_change, open_now
 from federation.control.links import Links
 from federation.control.mirror import Mirror
 from federation.control.world import World
-from federation.routing.capacity import Capacity, Launchable, Seat
+from federation.routing.capacity import Capacity, Launchable, Seat, Standby
 
 MANY = 1000
 """Agents that are seated at one look when a large installation starts."""
@@ -28,7 +33,9 @@ class Seating:
         self._mirror = mirror
         self._links = links
         self._catalog = catalog
-        self._shut: dict[str, str] = {}
+        self.awaits: Sequence[tuple[str, str]] = ()
+        """Pairs of session and instance: who is to be served by what, as the last plan says."""
+        self._shut: dict[str, tuple[str, float | None]] = {}
         self._known: dict[str, tuple[Site | None, Group, bool]] = {}
 
     def capacity(self, world: World) -> Capacity:
@@ -46,6 +53,7 @@ class Seating:
         for group in world.groups:
             if group.kind is GroupKind.ELASTIC:
                 self._capacity.set_launchables(group.name, self._launchables(world, group))
+        self._capacity.set_standbys(self._standbys(world))
         return self._capacity
 
     def _regrouped(self, world: World) -> set[str]:
@@ -57,7 +65,7 @@ class Seating:
             if self._known.get(group.name) != known:
                 found.update(row.id for row in world.agents_of.get(group.name, ()))
                 self._known[group.name] = known
-                self._shut[group.name] = "" if is_open else _shut(group, world.now)
+                self._shut[group.name] = ("", None) if is_open else _shut(group, world.now)
         return found
 
     def _seat(self, key: str) -> None:
@@ -65,9 +73,10 @@ class Seating:
         if agent is None:
             self._capacity.drop_seat(key)
             return
-        closed, text = self._closed(agent)
         instance = self._mirror.instances.get(agent.instance)
         shape = instance.shape if instance else None
+        shut, opens_at = self._shut.get(agent.group, ("", None))
+        closed, text = self._closed(agent, shut)
         self._capacity.put_seat(
             Seat(
                 agent=agent.id,
@@ -78,7 +87,7 @@ class Seating:
                 price=agent.price,
                 spot=agent.spot,
                 labels=self._labels(agent.site, agent.group),
-                driver=_driver(agent),
+                driver=driver(agent.facts),
                 owned=not agent.instance,
                 provider=shape.provider if shape else "",
                 shape=shape.name if shape else "",
@@ -86,6 +95,7 @@ class Seating:
                 open=closed is Reason.NONE,
                 why_closed=closed,
                 message=text,
+                opens_at=opens_at if closed is Reason.OUTSIDE_HOURS else None,
             )
         )
 
@@ -94,7 +104,7 @@ class Seating:
         where, of = self._mirror.sites.get(site), self._mirror.groups.get(group)
         return tuple(sorted(((where.labels if where else {}) | (of.labels if of else {})).items()))
 
-    def _closed(self, agent: Agent) -> tuple[Reason, str]:
+    def _closed(self, agent: Agent, shut: str) -> tuple[Reason, str]:
         live = self._links.live(agent.id)
         if agent.state is AgentState.DRAINING:
             told = agent.acknowledged_epoch >= agent.cordon_epoch
@@ -103,13 +113,12 @@ class Seating:
             return Reason.DISCONNECTED, "its link is down"
         if live.notice:
             return Reason.SPOT_NOTICE, live.notice
-        if shut := self._shut.get(agent.group):
+        if shut:
             return Reason.OUTSIDE_HOURS, shut
         return Reason.NONE, ""
 
     def _launchables(self, world: World, group: Group) -> list[Launchable]:
-        mine = world.instances_of.get(group.name, ())
-        room = group.size.max - sum(row.state is not InstanceState.STOPPED for row in mine)
+        room = _room(world, group)
         blocked, limits = blocks(self._catalog, world, group), Limits(world.limits.get(group.provider, ()))
         stale = self._catalog.stale(group.provider)
         launchables = []
@@ -125,7 +134,7 @@ class Seating:
                     site=group.site,
                     provider=group.provider,
                     shape=shape,
-                    room=max(0, room),
+                    room=room,
                     labels=self._labels(group.site, group.name),
                     driver=group.driver,
                     blocked=closed,
@@ -134,18 +143,69 @@ class Seating:
             )
         return launchables
 
+    def _standbys(self, world: World) -> list[Standby]:
+        """Return the machines that are on their way, with what is over on them, and those that are stopped."""
+        found: list[Standby] = []
+        awaited = world.awaited(self.awaits) if world.instances else {}
+        for group in world.groups:
+            if group.kind is not GroupKind.ELASTIC:
+                continue
+            rows = [(row, OfferKind.PENDING) for row in world.pending(group.name)]
+            stopped = (row for row in world.instances_of.get(group.name, ()) if row.state is InstanceState.STOPPED)
+            rows += [(row, OfferKind.COLD) for row in stopped]
+            room, labels = _room(world, group) if rows else 0, self._labels(group.site, group.name)
+            for row, kind in rows:
+                sessions = awaited.get(row.id, ()) if kind is OfferKind.PENDING else ()
+                found.append(
+                    Standby(
+                        group=group.name,
+                        site=group.site,
+                        provider=group.provider,
+                        shape=row.shape,
+                        room=room,
+                        labels=labels,
+                        driver=group.driver,
+                        instance=row.id,
+                        kind=kind,
+                        start_s=_start_s(row, group, world.now) if kind is OfferKind.PENDING else row.shape.start_s,
+                        free=_left(row.shape.slots, sessions),
+                        sessions=tuple(session.id for session in sessions),
+                    )
+                )
+        return found
 
-def _shut(group: Group, now: float) -> str:
-    """Return when a group that takes no sessions now will again."""
+
+def _room(world: World, group: Group) -> int:
+    """Return how many machines more a group may have running."""
+    mine = world.instances_of.get(group.name, ())
+    return max(0, group.size.max - sum(row.state is not InstanceState.STOPPED for row in mine))
+
+
+def _left(whole: Slots, sessions: Iterable[Session]) -> Slots:
+    """Return what a member of each of these sessions leaves of a machine."""
+    for session in sessions:
+        if taken := whole.take(session.spec.resources):
+            whole = whole - taken
+    return whole
+
+
+def _start_s(row: Instance, group: Group, now: float) -> float:
+    """Return in how many seconds a machine's agent is expected: late ones take half as long again as they have taken.
+
+    At the latest it is there, or given up, at the boot deadline of its group.
+    """
+    taken = max(0.0, now - (row.since if row.state is InstanceState.STARTING else row.created_at))
+    left = row.shape.start_s - taken if taken < row.shape.start_s else taken / 2
+    return max(0.0, min(left, group.boot_s - taken))
+
+
+def _shut(group: Group, now: float) -> tuple[str, float | None]:
+    """Return when a group that takes no sessions now will again, for people and as Unix seconds (None: never)."""
     text = f"takes sessions only at {', '.join(each.text for each in group.hours)}"
     opens = next_change(group.hours, now)
-    return text if opens is None else f"{text}: next from {datetime.fromtimestamp(opens, UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _driver(agent: Agent) -> tuple[int, ...]:
-    """Return the version of an agent's GPU driver as numbers, empty where it has told none."""
-    parts = agent.facts.get("nvidia_driver", "").split(".")
-    return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()
+    if opens is None:
+        return text, None
+    return f"{text}: next from {datetime.fromtimestamp(opens, UTC):%Y-%m-%d %H:%M} UTC", opens
 
 
 def blocks(catalog: Catalog, world: World, group: Group) -> dict[str, str]:

@@ -14,9 +14,10 @@ from atoll.budget import Budget, Do, Period
 from atoll.instance import Instance, Shape
 from atoll.money import cost
 from atoll.session import Member, Session
-from atoll.states import ENDED, PLACED, InstanceState, Reason, SessionState
+from atoll.states import PLACED, InstanceState, Reason, SessionState
 from federation.control.hours import check_zone
 from federation.control.rulings import Held
+from federation.control.stretches import all_of, since
 
 _S, _I = SessionState, InstanceState
 PENDING = (_I.INTENDED, _I.CREATING, _I.BOOTING, _I.STARTING)
@@ -48,30 +49,23 @@ def window(budget: Budget, now: float) -> Window:
     return Window(start.replace(tzinfo=zone).timestamp(), end.replace(tzinfo=zone).timestamp())
 
 
-def spent(row: Session, since: float, now: float) -> int:
-    """Return what a session has cost from `since` to `now`, in micro-units.
+def spent(row: Session, moment: float, now: float) -> int:
+    """Return what a session has cost from `moment` to `now`, in micro-units."""
+    return sum(since(each, moment) for each in all_of(row, now))
 
-    Of the attempts before the current one only the sum is known: of a session that is older than `since` it is
-    counted in proportion to time, as far as that attempt ended after `since`.
+
+def left_s(row: Session) -> float:
+    """Return how long a session is expected to run from its next or present start, what was kept of earlier ones off.
+
+    Seconds.
     """
-    whole = part = 0
-    for member in row.members:
-        if member.started_at is not None:
-            end = member.ended_at or (row.ended_at if row.state in ENDED else None) or now
-            whole += cost(member.price, end - member.started_at)
-            part += cost(member.price, end - max(member.started_at, since))
-    earlier = max(0, row.cost - whole) if row.state in ENDED else row.cost
-    if earlier and row.created_at < since:
-        moved = max(row.queued_at, row.moved_at or 0.0)
-        earlier = round(earlier * max(0.0, moved - since) / max(1.0, moved - row.created_at))
-    return part + earlier
+    return max(0.0, row.spec.lifetime.expected - row.ran_s)
 
 
 def commitment(row: Session, now: float, machines: Mapping[str, Instance]) -> int:
     """Return what a session will cost yet when it ends as expected: placed, or waiting for its machine."""
-    expected = row.spec.lifetime.expected
     if row.state in PLACED:
-        return sum(_rest(member, expected, now) for member in row.members if member.ended_at is None)
+        return sum(_rest(member, left_s(row), now) for member in row.members if member.ended_at is None)
     machine = machines.get(row.instance) if row.state is _S.PROVISIONING else None
     return need_on(row, machine.shape) if machine else 0
 
@@ -85,7 +79,7 @@ def need_on(row: Session, shape: Shape) -> int:
     """Return what a session will cost when all its members run on machines of a shape."""
     taken = shape.slots.take(row.spec.resources)
     share = taken.share_of(shape.slots) if taken else 1.0
-    return row.spec.nodes * cost(round(share * (shape.price or 0)), row.spec.lifetime.expected)
+    return row.spec.nodes * cost(round(share * (shape.price or 0)), left_s(row))
 
 
 def machine_spent(row: Instance, since: float, now: float) -> int:
@@ -211,7 +205,7 @@ class Accounts:
 
     def start(self, row: Session, members: Sequence[Member]) -> Held | None:
         """Admit the start of a session, and count it; return why not otherwise."""
-        expected = row.spec.lifetime.expected
+        expected = left_s(row)
         amount, own = need(members, expected), commitment(row, self.now, self.instances)
         on = {member.agent for member in members if member.agent in self.machines}
         if held := self._short(row, amount, paid=bool(on)):
@@ -233,9 +227,12 @@ class Accounts:
         return None
 
     def launch(self, shape: Shape, sessions: Iterable[str], idle_s: float) -> Held | None:
-        """Admit a launch, and count it, for these sessions (none: for a pool); return why not otherwise."""
-        rows = [row for key in sessions if (row := self.sessions.get(key)) is not None]
-        longest = max((row.spec.lifetime.expected for row in rows), default=0.0)
+        """Admit a machine, and count it, for these sessions (none: for a pool); return why not otherwise."""
+        return self.machine([row for key in sessions if (row := self.sessions.get(key)) is not None], shape, idle_s)
+
+    def machine(self, rows: Sequence[Session], shape: Shape, idle_s: float) -> Held | None:
+        """Admit a machine for sessions as they are in these rows."""
+        longest = max((left_s(row) for row in rows), default=0.0)
         amount = cost(shape.price or 0, shape.start_s + longest + idle_s)
         for account in self._of(""):
             if not account.has_room(amount, paid=True):
@@ -255,6 +252,32 @@ class Accounts:
                 added.append((account, wanted - own))
         for account in self._of(""):
             account.committed += amount
+        return None
+
+    def move(self, row: Session, to: Sequence[Member], *, machines: bool) -> Held | None:
+        """Admit a move, and count what it costs more than to stay; return why not otherwise. One that saves may be.
+
+        `machines`: the installation pays for what the machines that it goes to are kept longer. Where others are
+        released for it, that is not to be asked.
+        """
+        on = {member.agent for member in to if member.agent in self.machines}
+        own = commitment(row, self.now, self.instances)
+        rest = left_s(row) - (self.now - row.started_at if row.started_at is not None else 0.0)
+        amount = need(to, rest)
+        newly_paid = bool(on) and not any(member.agent in self.machines for member in row.members)
+        if (amount > own or newly_paid) and (held := self._short(row, max(amount, 1), paid=bool(on))):
+            return held
+        longer = {agent: self._longer(self.machines[agent], rest) for agent in sorted(on)} if machines else {}
+        extra = sum(more for more, _ in longer.values())
+        for account in self._of(""):
+            if not account.has_room(extra, paid=True):
+                return account.held(extra, paid=True)
+        for account in self._of(row.project):
+            account.committed += amount - own
+        for account in self._of(""):
+            account.committed += extra
+        for agent, (_, release) in longer.items():
+            self.machines[agent].release = release
         return None
 
     def _of(self, project: str) -> Sequence[Account]:

@@ -120,7 +120,9 @@ class Tokens:
                 "this join token is not valid: it is unknown, expired, or already used",
                 hint="make a new one: atoll token create --site S --group G",
             )
-        agent = await self._agent(change, token, name, facts)
+        if any(row.key == key for row in await change.tx.find(Agent, state=AgentState.REVOKED)):
+            raise Unauthorized("the agent with this key was revoked", hint="join with a new key, from a clean machine")
+        agent = await self._agent(change, token, key, name, facts)
         await change.tx.update(replace(token, keys=token.keys | {key: agent.id}))
         return agent
 
@@ -147,7 +149,7 @@ class Tokens:
         now = self._changes.clock.now()
         return self._config.authority.sign_agent(csr, key, ttl_s=self._config.certificate_s, now=now)
 
-    async def _agent(self, change: Change, token: Token, name: str, facts: dict[str, str]) -> Agent:
+    async def _agent(self, change: Change, token: Token, public: str, name: str, facts: dict[str, str]) -> Agent:
         """Insert the agent; site, group, price and spot come from our side, never from the machine (S3)."""
         key = new_id(AGENT, self._chance)
         site = await change.tx.get(Site, token.site)
@@ -158,6 +160,7 @@ class Tokens:
             group=token.group,
             facts=facts,
             price=site.price if site else 0,
+            key=public,
             joined_at=change.now,
         )
         if token.instance:

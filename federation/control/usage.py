@@ -6,12 +6,13 @@ from atoll.group import Provider
 from atoll.instance import Instance
 from atoll.session import Session
 from atoll.states import InstanceState
-from federation.control.changes import Changes, accrued, instance_cost, on_demand
+from federation.control.changes import Changes, instance_cost
+from federation.control.stretches import all_of
 
 
 @dataclass(slots=True, kw_only=True)
 class Row:
-    """One group's part, in micro-units."""
+    """One group's part, in micro-units. A session that ran in several groups is one of the `sessions` of each."""
 
     site: str
     group: str
@@ -38,12 +39,12 @@ class Usage:
 
 def session_cost(row: Session, now: float) -> int:
     """Return what a session has cost up to `now`, interrupted attempts included."""
-    return row.cost + accrued(row, now)
+    return sum(each.cost for each in all_of(row, now))
 
 
 def session_on_demand(row: Session, now: float) -> int:
     """Return what a session would have cost up to `now` on demand, without interruptions."""
-    return row.on_demand_cost + (on_demand(row, now) if accrued(row, now) else 0)
+    return sum(each.on_demand_cost for each in all_of(row, now))
 
 
 class Ledger:
@@ -53,7 +54,10 @@ class Ledger:
         self._changes = changes
 
     async def summary(self, since: float) -> Usage:
-        """Return costs of sessions and instances that were there at or after `since` (Unix seconds)."""
+        """Return costs of instances that were there, and of runs that went on, at or after `since` (Unix seconds).
+
+        What a session cost is booked to where each of its attempts ran.
+        """
         async with self._changes.look() as tx:
             sessions = await tx.find(Session)
             instances = await tx.find(Instance)
@@ -61,11 +65,13 @@ class Ledger:
         now = self._changes.clock.now()
         rows: dict[tuple[str, str], Row] = {}
         for session in sessions:
-            if session.attempt and (session.ended_at or now) >= since:
-                row = rows.setdefault((session.site, session.group), Row(site=session.site, group=session.group))
-                row.sessions += 1
-                row.session_cost += session_cost(session, now)
-                row.on_demand_cost += session_on_demand(session, now)
+            here = [each for each in all_of(session, now) if each.ended_at >= since]
+            for each in here:
+                row = rows.setdefault((each.site, each.group), Row(site=each.site, group=each.group))
+                row.session_cost += each.cost
+                row.on_demand_cost += each.on_demand_cost
+            for place in {(each.site, each.group) for each in here}:
+                rows[place].sessions += 1
         used = [i for i in instances if (i.ended_at or now) >= since and i.booted_at is not None]
         for instance in used:
             row = rows.setdefault((instance.site, instance.group), Row(site=instance.site, group=instance.group))

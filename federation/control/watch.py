@@ -62,10 +62,8 @@ class Watch:
                 self._links.tell_once(member.agent, f"start:{run}", self._start(row, run, member, agents))
 
     def _ask(self, asked_at: float, signal: str, run: str, agent: str) -> None:
-        live = self._links.live(agent)
-        if live is not None and live.protocol >= wire.CHECKPOINTS:
-            ask = wire.Checkpoint(run=run, signal=signal, asked_at=asked_at)
-            self._links.tell_once(agent, f"checkpoint:{run}:{asked_at}", ask)
+        ask = wire.Checkpoint(run=run, signal=signal, asked_at=asked_at)
+        self._links.tell_once(agent, f"checkpoint:{run}:{asked_at}", ask)
 
     def _start(self, row: Session, run: str, member: Member, agents: dict[str, Agent]) -> wire.Start:
         env = {
@@ -126,7 +124,7 @@ class Watch:
                 limit is not None
                 and row.started_at is not None
                 and not row.stopping_as
-                and now - row.started_at > limit
+                and row.ran_s + now - row.started_at > limit
             ):
                 await self._stop(row, f"ran longer than lifetime.max = {limit:g} s")
         for row in waiting:
@@ -148,8 +146,11 @@ class Watch:
 
 
 async def recover(change: Change) -> bool:
-    """Put right what no round would: placed sessions of agents that are gone. Returns whether agents are on record."""
-    kept = {row.id: row for row in await change.tx.find(Agent, state=list(KEPT))}
+    """Put right what no round would: placed sessions of agents that are gone. Returns whether agents are on record.
+
+    A revoked agent is not known to be gone: its sessions wait for their leases, or for word of its machine (I8).
+    """
+    kept = {row.id: row for row in await change.tx.find(Agent, state=[*KEPT, AgentState.REVOKED])}
     for row in await change.tx.find(Session, state=sorted(PLACED)):
         for member in row.members:
             if member.agent not in kept and member.state is not MemberState.EXITED:

@@ -21,6 +21,8 @@ from federation.control.quotas import Quotas
 from providers.prices.book import committed
 
 _I = InstanceState
+PENDING = (_I.INTENDED, _I.CREATING, _I.BOOTING, _I.STARTING)
+"""Instances on their way to an agent."""
 PATIENCE_S = 3.0
 """Longest that a round of decisions waits for clouds to tell their offers and limits."""
 
@@ -53,6 +55,22 @@ class World:
         found: dict[str, list[Instance]] = {}
         for row in self.instances:
             found.setdefault(row.group, []).append(row)
+        return found
+
+    def pending(self, group: str) -> list[Instance]:
+        """Return a group's instances that are on their way, also where the agent has still to register."""
+        arriving = {agent.instance for agent in self.agents_of.get(group, ()) if agent.instance and not agent.epoch}
+        rows = self.instances_of.get(group, ())
+        return [row for row in rows if row.state in PENDING or row.id in arriving]
+
+    def awaited(self, awaits: Iterable[tuple[str, str]]) -> dict[str, list[Session]]:
+        """Return by instance who waits for it: as stored with sessions, and as `awaits`, the last plan's pairs, say."""
+        waiting = {row.id: row for row in self.waiting}
+        pairs = [(row.id, row.instance) for row in self.waiting if row.instance]
+        found: dict[str, list[Session]] = {}
+        for session, instance in dict.fromkeys([*pairs, *awaits]):
+            if session in waiting:
+                found.setdefault(instance, []).append(waiting[session])
         return found
 
     def offered(self, group: Group) -> list[Shape]:

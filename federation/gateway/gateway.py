@@ -22,15 +22,18 @@ from atoll.session import Session
 from atoll.states import ENDED, PLACED, SessionState
 from atoll.suggest import hint
 from federation.api import problems
-from federation.api.auth import APP_COOKIE, set_cookie
+from federation.api.auth import APP_COOKIE, check_entry, set_cookie
 from federation.api.grants import COOKIE_TTL_S, Purpose
 from federation.api.route import Services
 from federation.gateway.headers import towards_app, towards_browser
 from federation.gateway.tunnel import client
+from tunnel.lanes import Use
 
 log = structlog.get_logger("gateway")
 GRANT = "atoll_grant"
 CHUNK = 64 * 1024
+BULK = 4 * 1024 * 1024
+"""An upload from this size on has a connection of its own; how much comes down is not known beforehand."""
 MAX_MESSAGE = 64 * 1024 * 1024
 
 
@@ -39,7 +42,7 @@ class Gateway:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._client: ClientSession | None = None
+        self._clients: dict[Use, ClientSession] = {}
 
     async def front(self, request: web.Request) -> web.StreamResponse | None:
         """Return the app's answer, or None when the request's Host names no app."""
@@ -55,14 +58,16 @@ class Gateway:
 
     async def close(self) -> None:
         """Drop the connections to apps."""
-        if self._client is not None:
-            await self._client.close()
+        for each in self._clients.values():
+            await each.close()
 
     async def _answer(self, request: web.Request, app: str, ref: str) -> web.StreamResponse:
         row = await self._find(ref)
         if GRANT in request.query:
             return self._admit(request, row)
-        await self._services.door.caller(request, session=row.id)
+        caller = await self._services.door.caller(request, session=row.id)
+        if not caller.by_cookie:  # a cookie of this session's was only given to one who may enter
+            check_entry(caller, row)
         run = self._run_of(row, app)
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._websocket(request, app, run)
@@ -101,16 +106,17 @@ class Gateway:
             raise Unavailable(f"{row.name} is {row.state}{text}", hint=row.hint or "reload this page in a moment")
         return run_id(row.id, row.attempt, 0)
 
-    def _upstream(self) -> ClientSession:
-        if self._client is None or self._client.closed:
-            self._client = client(self._services.control.links)
-        return self._client
+    def _upstream(self, use: Use = Use.SHORT) -> ClientSession:
+        if use not in self._clients or self._clients[use].closed:
+            self._clients[use] = client(self._services.control.links, use)
+        return self._clients[use]
 
     async def _http(self, request: web.Request, app: str, run: str) -> web.StreamResponse:
         headers = towards_app(request.headers.items(), request.headers.get("Connection", ""))
         body = request.content.iter_chunked(CHUNK) if request.can_read_body else None
+        use = Use.BULK if (request.content_length or 0) >= BULK else Use.SHORT
         async with _refused(app):
-            upstream = await self._upstream().request(
+            upstream = await self._upstream(use).request(
                 request.method, _url(request, app, run), headers=headers, data=body, allow_redirects=False
             )
         async with upstream:

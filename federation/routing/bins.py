@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from atoll.instance import Shape
+from atoll.offer import OfferKind
 from atoll.slots import Request, Slots
 from atoll.states import Reason
+from atoll.value import value
 
 BIN_SIZE = 256
 """Bounds the walk over agents that are too full in the later parts of their key."""
@@ -26,7 +28,7 @@ NOTHING: Key = (0, 0, 0, 0, "")
 Labels = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Seat:
     """One agent as the router sees it.
 
@@ -34,7 +36,7 @@ class Seat:
     for `why_closed` and `message`, but still counts as capable of what its `capacity` holds. `labels` are those of
     its site, group and own together, `driver` its GPU driver as numbers (empty: unknown). `owned` machines are paid
     for anyway; others have the `provider` and `shape` (a machine type's name) they came from, and spot ones are
-    taken away `interruptions` times an hour as far as known.
+    taken away `interruptions` times an hour as far as known. One outside its hours `opens_at` a time (Unix seconds).
     """
 
     agent: str
@@ -53,6 +55,7 @@ class Seat:
     provider: str = ""
     shape: str = ""
     interruptions: float | None = None
+    opens_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,21 @@ class Launchable:
     message: str = ""
     labels: Labels = ()
     driver: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standby(Launchable):
+    """A machine of an elastic group that is no agent (yet): PENDING, on its way, or COLD, stopped.
+
+    It is there in `start_s` seconds once it is wanted. `free` is what is left of it after what was promised to the
+    waiting `sessions` that it was launched for. A stopped one needs `room` in its group.
+    """
+
+    instance: str
+    kind: OfferKind
+    start_s: float
+    free: Slots
+    sessions: tuple[str, ...] = ()
 
 
 class MakeKind(NamedTuple):

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from atoll.instance import Shape
 from atoll.offer import Demand
 from atoll.slots import Slots
-from federation.routing.bins import BIN_SIZE, Bin, BinKind, Key, Launchable, Make, MakeKind, Row, Seat, key_of
+from federation.routing.bins import BIN_SIZE, Bin, BinKind, Key, Launchable, Make, MakeKind, Row, Seat, Standby, key_of
 from federation.routing.cost import SiteTerms
 from federation.routing.lens import Lens, LensKey, lens_key
 from federation.routing.rules import PLAIN, Rules
 
-__all__ = ["Capacity", "Launchable", "Seat"]
+__all__ = ["Capacity", "Launchable", "Seat", "Standby"]
 
 LENSES = 1024
 """How many kinds of demand keep their view of the index between calls."""
@@ -30,6 +30,8 @@ class Capacity:
         self._makes: dict[MakeKind, Make] = {}
         self._made = 0
         self._launchables: dict[str, tuple[Launchable, ...]] = {}
+        self.standbys: tuple[Standby, ...] = ()
+        """The machines that are on their way or stopped, of all groups: `set_standbys` says which."""
         self._sites: dict[str, SiteTerms] = {}
         self._rules = PLAIN
         self._lenses: dict[LensKey, Lens] = {}
@@ -112,10 +114,14 @@ class Capacity:
         """Return one launchable by its place in its group's list."""
         return self._launchables[group][index]
 
+    def set_standbys(self, standbys: Sequence[Standby]) -> None:
+        """Say anew which machines are on their way or stopped, of all groups: nothing is kept of them between calls."""
+        self.standbys = tuple(standbys)
+
     @property
     def considered(self) -> int:
-        """How many agents and shapes there are."""
-        return len(self._rows) + sum(map(len, self._launchables.values()))
+        """How many agents, shapes, and machines on their way or stopped there are."""
+        return len(self._rows) + sum(map(len, self._launchables.values())) + len(self.standbys)
 
     def makes(self) -> Iterator[Make]:
         """Yield all makes, each with its bins."""
@@ -144,6 +150,10 @@ class Capacity:
             if len(self._lenses) >= LENSES:
                 del self._lenses[next(iter(self._lenses))]
             lens = self._lenses[key] = Lens(demand, self._rules, self._sites)
+        return self.renew(lens)
+
+    def renew(self, lens: Lens) -> Lens:
+        """Return a view after it has taken in what happened since its last look."""
         end = self._log_start + len(self._log)
         if lens.seen < self._log_start:
             lens.see_all(self._makes.values())
@@ -210,6 +220,9 @@ class Capacity:
         before, after, was_open, home = row.key, key_of(seat), row.seat.open, row.bin
         if was_open is seat.open and seat.agent in self._tried:
             row.seat = seat
+            if before == after and not home.make.mixed:
+                row.free = seat.free
+                del self._tried[seat.agent]
             return
         if was_open is seat.open and before == after and not home.make.mixed:
             row.seat, row.free = seat, seat.free

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from atoll import money
 from atoll.offer import Cost, Demand, OfferKind, Rejection
 from atoll.slots import Request, Slots
+from atoll.value import value
 from federation.routing.bins import BIN_SIZE, Bin, BinKind, Labels, Launchable, Make, Row
 from federation.routing.cost import SiteTerms, Weigher
 from federation.routing.rules import Candidate, Rules, Ruling
@@ -29,7 +30,7 @@ Dear = Callable[["Ladder"], int]
 """What scarcity adds to the cost of a ladder's bins; 0 or more."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Part:
     """What a member would take of a machine: the slots, and their share of the whole, within 0..1.
 
@@ -102,6 +103,7 @@ class Lens:
     def __init__(self, demand: Demand, rules: Rules, sites: Mapping[str, SiteTerms]) -> None:
         self.demand = demand
         self.request: Request = demand.request
+        self.choosy = is_choosy(demand)
         self.weigher = Weigher(demand, rules, sites)
         self.asks = ask_text(self.request)
         self.ladders: dict[Make, Ladder] = {}
@@ -122,7 +124,7 @@ class Lens:
         self._sums: tuple[int, int, tuple[str, ...]] | None = None
         self._smallest = (self.request.gpu.milli, self.request.cpu)
         self._rulings: dict[tuple[int, BinKind], Ruling] = {}
-        self._shape_rulings: dict[tuple[str, str], Ruling] = {}
+        self._shape_rulings: dict[tuple[str, str, int], Ruling] = {}
 
     # -- what is allowed --------------------------------------------------------------------------
 
@@ -186,7 +188,7 @@ class Lens:
         if self._judge is None:
             return None
         shape = launchable.shape
-        key = (launchable.group, shape.key)
+        key = (launchable.group, shape.key, price)
         if key not in self._shape_rulings:
             candidate = Candidate(
                 kind=OfferKind.LAUNCH,
@@ -410,15 +412,12 @@ class Lens:
         places: dict[str, int] = {}
         for launchable in launchables:
             index = places[launchable.group] = places.get(launchable.group, -1) + 1
-            terms = self._launch_terms(launchable, index)
+            terms = self.launch_terms(launchable, index)
             if terms is None:
                 continue
             if not launchable.shape.spot:
                 self.on_demand = terms.price if self.on_demand is None else min(terms.price, self.on_demand)
-            ruling = self.shape_ruling(launchable, terms.price)
-            spot = launchable.shape.spot
-            allowed = self.pays(spot, owned=False) and self.within(terms.price, spot)
-            if allowed and not (ruling and ruling.denied) and not self.weigher.over_total(terms.alone):
+            if self.may_launch(launchable, terms):
                 self.terms.append(terms)
         self.terms.sort(key=lambda terms: (terms.alone.total, terms.group, terms.index))
         self.shapes = version
@@ -427,8 +426,16 @@ class Lens:
         """Return the least that any launch costs; with `joining`, on a machine that others are to share."""
         return min(terms.joined.total for terms in self.terms) if joining else self.terms[0].alone.total
 
-    def _launch_terms(self, launchable: Launchable, index: int) -> LaunchTerms | None:
+    def may_launch(self, launchable: Launchable, terms: LaunchTerms) -> bool:
+        """Say whether limits and policy allow a machine on these terms."""
+        ruling, spot = self.shape_ruling(launchable, terms.price), launchable.shape.spot
+        allowed = self.pays(spot, owned=False) and self.within(terms.price, spot)
+        return allowed and not (ruling and ruling.denied) and not self.weigher.over_total(terms.alone)
+
+    def launch_terms(self, launchable: Launchable, index: int, start_s: float | None = None) -> LaunchTerms | None:
+        """Return the terms of a machine that starts in `start_s` (None: as its shape does), or None: not capable."""
         shape = launchable.shape
+        start = shape.start_s if start_s is None else start_s
         if not shape.price or not self.at(launchable.site, launchable.group):
             return None
         part = self.part(shape.slots, launchable.labels, launchable.driver)
@@ -438,7 +445,7 @@ class Lens:
         rate = self.weigher.rate(shape.interruptions, spot=shape.spot)
         ruling = self.shape_ruling(launchable, price)
         alone, joined = (
-            self.weigher.cost(paid, launchable.site, rate=rate, start_s=shape.start_s, ruling=ruling)
+            self.weigher.cost(paid, launchable.site, rate=rate, start_s=start, ruling=ruling)
             for paid in (shape.price, price)
         )
         return LaunchTerms(launchable.group, index, part, price, alone, joined)
@@ -462,6 +469,12 @@ def lens_key(demand: Demand, reads: Sequence[str]) -> LensKey:
         (demand.max_total, demand.near, demand.data, demand.nodes) if matters else None,
         tuple([getattr(demand, name) for name in reads]) if reads else None,
     )
+
+
+def is_choosy(demand: Demand) -> bool:
+    """Say whether a demand may be able to use only some GPU models."""
+    gpu = demand.request.gpu
+    return gpu.milli > 0 and bool(gpu.models or gpu.memory or gpu.memory_max or gpu.driver or demand.labels)
 
 
 @lru_cache(maxsize=4096)

@@ -1,14 +1,14 @@
 """The nearest miss: which part of a request nothing has, what the largest has, and what to do about it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from atoll import slots
 from atoll.slots import Slots
 from atoll.states import Reason
 from federation.routing.capacity import Capacity
 from federation.routing.lens import Lens
-from federation.routing.offers import limit_against, missing_text, shape_limit_against
-from federation.routing.words import memory_text
+from federation.routing.offers import Against, limits_against, missing_text, shape_limits_against
+from federation.routing.words import duration, enough, memory_text
 
 _KINDS: tuple[tuple[str, Callable[[Slots], int], Callable[[int], str]], ...] = (
     ("cores", lambda s: s.cpu, lambda n: f"{n / 1000:g}"),
@@ -17,36 +17,72 @@ _KINDS: tuple[tuple[str, Callable[[Slots], int], Callable[[int], str]], ...] = (
 )
 
 
-_LIMIT_HINTS = {
-    Reason.PRICE_LIMIT: "raise max_price, or allow spot",
-    Reason.TOTAL_LIMIT: "raise max_total, or lower the expected run time if it is too high",
-    Reason.WORTH_WAITING: "it goes on demand once its deadline asks for that; an earlier deadline makes it sooner",
-    Reason.POLICY: "ask whoever keeps the policy, or ask for something it allows",
-}
-
-
 def limit_miss(lens: Lens, capacity: Capacity) -> tuple[Reason, str, str] | None:
     """Return reason, message and hint when only limits on cost or the policy exclude all there is, else None."""
-    found: list[tuple[int, Reason, str]] = []
+    found = [(site, against) for site, against in _limited(lens, capacity) if against]
+    if not found:
+        return None
+    site, against = min(found, key=lambda one: (one[1][0].price, one[1][0].reason, one[0], one[1][0].message))
+    first = against[0]
+    alone = [those[0] for _, those in found if len(those) == 1 and those[0].reason is first.reason]
+    message = f"the cheapest capable offer, at site {site}, {first.message}"
+    return first.reason, message, _limit_hint(lens, first.reason, alone or against[:1])
+
+
+def _limited(lens: Lens, capacity: Capacity) -> Iterator[tuple[str, list[Against]]]:
+    """Yield the site of each place that could run it, and all limits that are against it."""
     for make in capacity.makes():
         part = lens.part_of(make)
         for home in make.bins if part else ():
             if part and lens.at(home.site, home.group):
-                price = part.price(home.price)
-                if against := limit_against(lens, home, price):
-                    found.append((price, against[0], f"at site {home.site}, {against[1]}"))
+                yield home.site, list(limits_against(lens, home, part))
     for launchable in capacity.launchables():
         part = lens.part(launchable.shape.slots, launchable.labels, launchable.driver)
         if part and launchable.shape.price and lens.at(launchable.site, launchable.group):
-            against = shape_limit_against(lens, launchable, part)
-            if against:
-                found.append(
-                    (part.price(launchable.shape.price), against[0], f"at site {launchable.site}, {against[1]}")
-                )
-    if not found:
+            yield launchable.site, list(shape_limits_against(lens, launchable, part))
+
+
+def _limit_hint(lens: Lens, reason: Reason, against: Sequence[Against]) -> str:
+    """Return what to do about a limit: `against` are the places that nothing else is against, where there are any."""
+    if reason is Reason.PRICE_LIMIT:
+        return _price_hint(lens, against)
+    if reason is Reason.TOTAL_LIMIT:
+        least = enough(min(one.least for one in against))
+        return f"raise max_total to {least}, or lower the expected run time if it is too high"
+    if reason is Reason.WORTH_WAITING:
+        return "it goes on demand once its deadline asks for that; an earlier deadline makes it sooner"
+    return "ask whoever keeps the policy, or ask for something it allows"
+
+
+def _price_hint(lens: Lens, against: Sequence[Against]) -> str:
+    """Return which price would do, whether it would on spot machines, or each where both do."""
+    most, refuses = lens.demand.max_price, not lens.demand.spot
+    paid = min((one.least for one in against if not (one.spot and refuses)), default=None)
+    spot = min((one.least for one in against if one.spot and refuses), default=None)
+    ways = [] if paid is None else [f"raise max_price to {enough(paid)}"]
+    if spot is not None and (most is None or spot <= most):
+        ways.append("allow spot")
+    elif spot is not None and (paid is None or spot < paid):
+        ways.append(f"allow spot and raise max_price to {enough(spot)}")
+    return ", or ".join(ways)
+
+
+def outside_hours(lens: Lens, now: float) -> tuple[str, str] | None:
+    """Return a message and a hint where all agents that could run it are closed, and some open at their hours."""
+    ladders = lens.ladders.values()
+    if any(home.order for ladder in ladders for home in ladder.bins):
         return None
-    _, reason, text = min(found)
-    return reason, f"the cheapest capable offer, {text}", _LIMIT_HINTS[reason]
+    rows = (row for ladder in ladders for home in ladder.bins for row in home.rows.values())
+    shut = [row.seat for row in rows if row.seat.why_closed is Reason.OUTSIDE_HOURS]
+    if not shut:
+        return None
+    first = min(shut, key=lambda seat: (seat.opens_at is None, seat.opens_at or 0.0, seat.group, seat.agent))
+    count = "the agent that could run it is" if len(shut) == 1 else f"the {len(shut)} agents that could run it are"
+    message = f"{count} outside their owner's hours; group {first.group} {first.message}"
+    if first.opens_at is None:
+        return message, "change the group's hours, or add agents that it may use at any time"
+    soon = duration(first.opens_at - now)
+    return message, f"it may start in about {soon}; to have it sooner, add agents that it may use at any time"
 
 
 def nearest_miss(lens: Lens, capacity: Capacity) -> tuple[str, str]:

@@ -6,11 +6,12 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from atoll import money, slots
-from atoll.offer import Offer, OfferKind, Rejection
+from atoll.offer import Cost, Offer, OfferKind, Rejection
 from atoll.states import Reason
-from federation.routing.bins import Bin, BinKind, Launchable, Row
+from federation.routing.bins import Bin, Launchable, Row
 from federation.routing.capacity import Capacity
 from federation.routing.lens import Dear, Head, LaunchTerms, Lens, Part
+from federation.routing.rules import Ruling
 from federation.routing.words import free_text, version_text
 
 WAITS_FOR_SPOT = "is an on-demand machine; the session waits for spot while its deadline allows it"
@@ -86,19 +87,19 @@ class Told:
     version: int
 
 
-def tell(lens: Lens, capacity: Capacity, limit: int, before: Told | None = None) -> Told:
+def tell(lens: Lens, capacity: Capacity, limit: int, before: Told | None = None, first: Place | None = None) -> Told:
     """Return up to `limit` alternatives, one for each place, and up to `limit` reasons.
 
     `before`, if given, was told when nothing had more room than now: its reasons hold unless launchables changed,
-    its alternatives as far as they still have room.
+    its alternatives as far as they still have room. `first` is the cheapest place, where it is known.
     """
     if before and before.version == capacity.launch_version:
         places = _renewed(before.places, lens, limit)
         if places is before.places:
             return before
-        rejected, places = before.rejected, places or _places(lens, limit)
+        rejected, places = before.rejected, places or _places(lens, limit, first)
     else:
-        rejected, places = _rejected(lens, capacity, limit), _places(lens, limit)
+        rejected, places = _rejected(lens, capacity, limit), _places(lens, limit, first)
     offers = [place.offer for place in places]
     if lens.terms:
         offers += islice(_launchable_now(lens, capacity), limit)
@@ -136,21 +137,22 @@ def _launchable_now(lens: Lens, capacity: Capacity) -> Iterator[Offer]:
 
 def _renewed(places: Sequence[Place], lens: Lens, limit: int) -> Sequence[Place]:
     """Return places with another agent in place of one that is full; none when so many are full that too few remain."""
-    if all(fits(lens, place.row) for place in places):
+    rows = [place.row if fits(lens, place.row) else place.head.bin.first(lens.request) for place in places]
+    if all(row is place.row for row, place in zip(rows, places, strict=True)):
         return places
-    kept = []
-    for place in places:
-        row = place.row if fits(lens, place.row) else place.head.bin.first(lens.request)
-        if row is place.row:
-            kept.append(place)
-        elif row is not None:
-            kept.append(Place(row, place.head, agent_offer(lens, row, place.head)))
-    return kept if len(kept) == len(places) or len(kept) * 2 >= limit else []
+    gone = rows.count(None)
+    if gone and (len(rows) - gone) * 2 < limit:
+        return []
+    return [
+        place if row is place.row else Place(row, place.head, agent_offer(lens, row, place.head))
+        for row, place in zip(rows, places, strict=True)
+        if row is not None
+    ]
 
 
-def _places(lens: Lens, limit: int) -> list[Place]:
-    """Return the cheapest agents that have room, one of each kind of bin."""
-    found: dict[tuple[int, BinKind], Place] = {}
+def _places(lens: Lens, limit: int, first: Place | None) -> list[Place]:
+    """Return the cheapest agents that have room, one of each kind of bin; `first` is the first, where it is known."""
+    found = {(first.head.make, first.head.bin.kind): first} if first else {}
     for head, _ in lens.in_order():
         key = (head.make, head.bin.kind)
         row = head.bin.first(lens.request) if key not in found else None
@@ -191,8 +193,8 @@ def _other_shapes(lens: Lens, capacity: Capacity) -> Iterator[Rejection]:
             yield _against(launchable, Reason.NO_CAPABLE_SITE, message)
         elif not shape.price:
             yield _against(launchable, Reason.NO_CAPABLE_SITE, "its price is unknown, so it is never chosen")
-        elif against := shape_limit_against(lens, launchable, part):
-            yield _against(launchable, *against)
+        elif against := next(shape_limits_against(lens, launchable, part), None):
+            yield _against(launchable, against.reason, against.message)
 
 
 def _full(lens: Lens) -> Iterator[Rejection]:
@@ -203,6 +205,19 @@ def _full(lens: Lens) -> Iterator[Rejection]:
                 break
             for row in islice(home.rows.values(), EACH):
                 yield _against_row(lens, row)
+
+
+def beside_room(lens: Lens, told: Sequence[Rejection], limit: int) -> tuple[Rejection, ...]:
+    """Return `told`, and reasons against the full agents of bins where others have room: too few, for a gang."""
+    known = {no.target for no in told}
+    rows = (
+        row
+        for ladder in lens.ladders.values()
+        for home in ladder.bins
+        for row in islice((row for row in home.rows.values() if not (row.seat.open and fits(lens, row))), EACH)
+        if row.seat.agent not in known
+    )
+    return (*told, *(_against_row(lens, row) for row in islice(rows, limit - len(told))))
 
 
 def _against_row(lens: Lens, row: Row) -> Rejection:
@@ -237,52 +252,61 @@ def _excluded_agents(lens: Lens, capacity: Capacity) -> Iterator[Rejection]:
             if against:
                 seat = next(iter(home.rows.values())).seat
                 yield Rejection(
-                    site=seat.site, group=seat.group, target=seat.agent, reason=against[0], message=against[1]
+                    site=seat.site,
+                    group=seat.group,
+                    target=seat.agent,
+                    reason=against.reason,
+                    message=against.message,
                 )
 
 
-def _against_bin(lens: Lens, home: Bin, part: Part | None) -> tuple[Reason, str] | None:
+class Against(NamedTuple):
+    """A limit or policy that is against a place, the `price` there, and what the limit would have to be at `least`."""
+
+    reason: Reason
+    message: str
+    price: int = 0
+    least: int = 0
+    spot: bool = False
+
+
+def _against_bin(lens: Lens, home: Bin, part: Part | None) -> Against | None:
     """Return why all agents of a bin are no place for a demand, or None when they are one."""
     if not lens.at(home.site, home.group):
-        return Reason.NO_CAPABLE_SITE, "the session's placement leaves this out"
+        return Against(Reason.NO_CAPABLE_SITE, "the session's placement leaves this out")
     if part is None:
         kind = home.make.kind
         has = f"has {slots.text(kind.capacity)}; asks {lens.asks}"
-        return Reason.NO_CAPABLE_SITE, missing_text(lens, kind.labels, kind.driver) or has
-    return limit_against(lens, home, part.price(home.price))
+        return Against(Reason.NO_CAPABLE_SITE, missing_text(lens, kind.labels, kind.driver) or has)
+    return next(limits_against(lens, home, part), None)
 
 
-def limit_against(lens: Lens, home: Bin, price: int) -> tuple[Reason, str] | None:
-    """Return which limit or policy is against a member at this price in a bin, or None."""
-    make = home.make
-    if not lens.pays(make.kind.spot, home.kind.owned):
-        return Reason.WORTH_WAITING, WAITS_FOR_SPOT
-    if not lens.within(price, make.kind.spot):
-        return Reason.PRICE_LIMIT, over_limit(lens, price, make.kind.spot)
-    ruling = lens.ruling(make, home, price)
-    if ruling and ruling.denied:
-        return Reason.POLICY, ruling.denied
+def limits_against(lens: Lens, home: Bin, part: Part) -> Iterator[Against]:
+    """Yield the limits and the policy that are against a member in a bin."""
+    make, price = home.make, part.price(home.price)
     cost = lens.weigher.cost(price, home.site)
-    if lens.weigher.over_total(cost):
-        return Reason.TOTAL_LIMIT, over_total(lens, lens.weigher.all_pay(cost))
-    return None
+    ruling = lens.ruling(make, home, price)
+    return _limits(lens, price, cost, ruling, spot=make.kind.spot, owned=home.kind.owned)
 
 
-def shape_limit_against(lens: Lens, launchable: Launchable, part: Part) -> tuple[Reason, str] | None:
-    """Return which limit or policy is against a priced shape of which a member would take `part`, or None."""
+def shape_limits_against(lens: Lens, launchable: Launchable, part: Part) -> Iterator[Against]:
+    """Yield the limits and the policy that are against a priced shape of which a member would take `part`."""
     shape, whole = launchable.shape, launchable.shape.price or 0
     price = part.price(whole)
-    if not lens.pays(shape.spot, owned=False):
-        return Reason.WORTH_WAITING, WAITS_FOR_SPOT
-    if not lens.within(price, shape.spot):
-        return Reason.PRICE_LIMIT, over_limit(lens, price, shape.spot)
-    ruling = lens.shape_ruling(launchable, price)
-    if ruling and ruling.denied:
-        return Reason.POLICY, ruling.denied
     cost = lens.weigher.cost(whole, launchable.site, start_s=shape.start_s)
+    return _limits(lens, price, cost, lens.shape_ruling(launchable, price), spot=shape.spot, owned=False)
+
+
+def _limits(lens: Lens, price: int, cost: Cost, ruling: Ruling | None, *, spot: bool, owned: bool) -> Iterator[Against]:
+    if not lens.pays(spot, owned):
+        yield Against(Reason.WORTH_WAITING, WAITS_FOR_SPOT, price)
+    if not lens.within(price, spot):
+        yield Against(Reason.PRICE_LIMIT, over_limit(lens, price, spot), price, price, spot)
+    if ruling and ruling.denied:
+        yield Against(Reason.POLICY, ruling.denied, price)
     if lens.weigher.over_total(cost):
-        return Reason.TOTAL_LIMIT, over_total(lens, lens.weigher.all_pay(cost))
-    return None
+        pays = lens.weigher.all_pay(cost)
+        yield Against(Reason.TOTAL_LIMIT, over_total(lens, pays), price, pays)
 
 
 def fits(lens: Lens, row: Row) -> bool:

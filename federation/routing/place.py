@@ -8,17 +8,18 @@ from collections.abc import Collection, Iterator, Sequence
 from math import inf
 
 from atoll import money
-from atoll.offer import DEARER, Decision, Demand, Offer, Outcome
+from atoll.offer import DEARER, Decision, Demand, Offer, OfferKind, Outcome
 from atoll.slots import Slots
 from atoll.states import Reason
 from federation.routing.bins import Launchable, Row
 from federation.routing.capacity import Capacity
 from federation.routing.gangs import gather
 from federation.routing.lens import Dear, LaunchTerms, Lens
-from federation.routing.miss import limit_miss, nearest_miss
-from federation.routing.offers import Told, agent_offer, launch_offer, tell, with_scarcity
+from federation.routing.miss import limit_miss, nearest_miss, outside_hours
+from federation.routing.offers import Place, Told, agent_offer, beside_room, launch_offer, tell, with_scarcity
 from federation.routing.rules import PLAIN, Rules
 from federation.routing.scarcity import Scarcity
+from federation.routing.standby import Standbys, beside, launch_text
 
 SHOWN, SHOWN_WAITING = 4, 36
 """How many alternatives and reasons a decision keeps: a placement needs fewer than a wait."""
@@ -50,7 +51,7 @@ def rank(demand: Demand, capacity: Capacity, *, now: float = 0.0, rules: Rules =
 SPARES = ", leaving what others can do least without"
 
 Mark = tuple[dict[str, int], dict[tuple[str, str], Slots]]
-"""Launches counted so far: what room groups have left, and what is free on machines that would be made."""
+"""Launches counted so far: what room groups have left, and what is free on machines that would be made or joined."""
 
 
 class Trial:
@@ -76,14 +77,17 @@ class Trial:
         self.capacity = capacity
         self.rules = rules
         self.now = now
-        self.scarcity = Scarcity(capacity, demands, rules)
         self._shown = shown
         self._room: dict[str, int] = {}
         self._machines: dict[tuple[str, str], Slots] = {}
+        self._standbys = Standbys(capacity.standbys, self._room, self._machines) if capacity.standbys else None
         self._told: dict[tuple[Lens, int], Told] = {}
         self._reasons: dict[tuple[Lens, int], tuple[Outcome, Reason, str, str]] = {}
         self._considered = capacity.considered
+        self._demand: Demand | None = None
+        self._lens: Lens | None = None
         self.joined: tuple[Row, ...] = ()
+        self.scarcity = Scarcity(capacity, demands, rules)
 
     # -- parts ------------------------------------------------------------------------------------
 
@@ -93,7 +97,10 @@ class Trial:
 
     def lens(self, demand: Demand) -> Lens:
         """Return the view of the index that demands like this one share, under the trial's rules."""
-        return self.capacity.lens(demand)
+        if demand is self._demand and self._lens:
+            return self.capacity.renew(self._lens)
+        self._demand, self._lens = demand, self.capacity.lens(demand)
+        return self._lens
 
     def limit(self, agent: str, free: Slots) -> None:
         """Show so much of an open agent as free from now on, whatever was taken; an unknown agent is no error."""
@@ -107,14 +114,19 @@ class Trial:
 
     def back(self, mark: Mark) -> None:
         """Take back the launches that were counted since `mark`; what was taken from agents stays taken."""
-        self._room, self._machines = dict(mark[0]), dict(mark[1])
+        self._room.clear()
+        self._room.update(mark[0])
+        self._machines.clear()
+        self._machines.update(mark[1])
+        if self._standbys:
+            self._standbys.renew()
 
     # -- a decision -------------------------------------------------------------------------------
 
     def decide(self, demand: Demand) -> Decision:
         """Decide for one demand and take what it gets."""
         self.joined = ()
-        lens = self.capacity.lens(demand)
+        lens = self.lens(demand)
         if demand.nodes > 1:
             return self._decide_gang(demand, lens)
         dear = self.scarcity.seen_by(lens)
@@ -124,65 +136,69 @@ class Trial:
             return self._launched(demand, lens, [launched]) if launched else self._unplaced(demand, lens)
         row, head, extra = found
         offer = agent_offer(lens, row, head, extra)
-        if lens.terms and lens.floor(joining=bool(self._machines)) < offer.cost:
+        if self._standbys or (lens.terms and lens.floor(joining=bool(self._machines)) < offer.cost):
             cheaper = self._launch(demand, lens, below=offer.cost)
             if cheaper:
                 return self._launched(demand, lens, [cheaper])
         steered = extra > 0 or head is not lens.heads[0]
-        return self._placed(demand, lens, [(row, offer)], dear if steered else None)
+        return self._placed(demand, lens, [Place(row, head, offer)], dear if steered else None)
 
     def _decide_gang(self, demand: Demand, lens: Lens) -> Decision:
         dear = self.scarcity.seen_by(lens)
-        spots = {row.seat.agent: (row, offer) for row, offer in self._spots(demand, lens, dear)}
+        spots = {place.row.seat.agent: place for place in self._spots(demand, lens, dear)}
         gang = gather(
             demand,
-            [(offer.cost, row) for row, offer in spots.values()],
+            [(place.offer.cost, place.row) for place in spots.values()],
             region=self.capacity.region,
             launch=lambda sites, count: self._launches(demand, lens, count, sites),
-            launch_sites={self.capacity.launchable(terms.group, terms.index).site for terms in lens.terms},
+            launch_sites={
+                *(self.capacity.launchable(terms.group, terms.index).site for terms in lens.terms),
+                *(standby.site for standby in self.capacity.standbys),
+            },
         )
         if gang is None:
             return self._unplaced(demand, lens)
         if not gang.launches:
             return self._placed(demand, lens, [spots[row.seat.agent] for row in gang.rows], dear)
-        by_target = {
-            (terms.group, self.capacity.launchable(terms.group, terms.index).shape.key): terms for terms in lens.terms
-        }
-        for offer in gang.launches:
-            terms = by_target[offer.group, offer.target]
-            self._count(demand, terms, self.capacity.launchable(terms.group, terms.index), None)
+        self._launches(demand, lens, len(gang.launches), {offer.site for offer in gang.launches}, count=True)
         self.joined = gang.rows
         return self._launched(demand, lens, gang.launches)
 
-    def _spots(self, demand: Demand, lens: Lens, dear: Dear | None) -> Iterator[tuple[Row, Offer]]:
+    def _spots(self, demand: Demand, lens: Lens, dear: Dear | None) -> Iterator[Place]:
         """Yield agents with room for a member, cheapest first, until others are too dear for any gang."""
         best, most = 0, inf
         for count, (row, head, extra) in enumerate(lens.fitting(demand.nodes, dear), 1):
             offer = agent_offer(lens, row, head, extra)
             if offer.cost > most:
                 return
-            yield row, offer
+            yield Place(row, head, offer)
             best += offer.cost if count <= demand.nodes else 0
             if count == demand.nodes and not (demand.together or demand.spread):
                 most = best * (1 + DEARER)
 
     def _launches(
-        self, demand: Demand, lens: Lens, count: int, sites: Collection[str] | None
+        self, demand: Demand, lens: Lens, members: int, sites: Collection[str] | None, *, count: bool = False
     ) -> tuple[Offer, ...] | None:
-        """Return what `count` machines of their own at these sites (None: any) would be, or None; counts nothing."""
+        """Return what a machine for each member at these sites (None: any) would be, or None; `count` them or not."""
         mark = self.mark()
-        offers = [self._launch(demand, lens, fresh=True, sites=sites) for _ in range(count)]
-        self.back(mark)
-        found = tuple(offer for offer in offers if offer)
-        return found if len(found) == count else None
+        offers: list[Offer] = []
+        while len(offers) < members:
+            taken = {offer.target for offer in offers}
+            offer = self._launch(demand, lens, fresh=True, sites=sites, taken=taken)
+            if offer is None:
+                break
+            offers.append(offer)
+        if not count:
+            self.back(mark)
+        return tuple(offers) if len(offers) == members else None
 
-    def _placed(self, demand: Demand, lens: Lens, found: Sequence[tuple[Row, Offer]], dear: Dear | None) -> Decision:
-        told = self._tell(lens, self._shown)
+    def _placed(self, demand: Demand, lens: Lens, found: Sequence[Place], dear: Dear | None) -> Decision:
+        told = self._tell(lens, self._shown, None if dear or len(found) > 1 else found[0])
         alternatives = with_scarcity(told, lens, dear) if dear else told.ranked
-        for row, _ in found:
-            self.capacity.take(row, lens)
+        for place in found:
+            self.capacity.take(place.row, lens)
         self.scarcity.decided(demand, lens)
-        taken = tuple([offer for _, offer in found])
+        taken = tuple([place.offer for place in found])
         first = taken[0]
         if not dear and (not alternatives or alternatives[0].cost > first.cost):
             alternatives = (first, *alternatives[: self._shown - 1])
@@ -207,17 +223,13 @@ class Trial:
     def _launched(self, demand: Demand, lens: Lens, offers: Sequence[Offer]) -> Decision:
         told = self._tell(lens, self._shown)
         self.scarcity.decided(demand, lens)
-        first = offers[0]
         return Decision(
             session=demand.session,
             outcome=Outcome.LAUNCH,
             reason=Reason.WAITING_FOR_INSTANCE,
-            message=(
-                f"best served by {len(offers)} x {first.target} of group {first.group}, not there yet: "
-                f"about {first.start_s:.0f} s to start, {money.text(first.price)} an hour"
-            ),
+            message=launch_text(offers),
             taken=tuple(offers),
-            ranked=told.ranked,
+            ranked=beside(told.ranked, offers[0]),
             rejected=told.rejected,
             considered=self._considered,
             on_demand_price=lens.on_demand,
@@ -225,6 +237,11 @@ class Trial:
 
     def _unplaced(self, demand: Demand, lens: Lens) -> Decision:
         told = self._tell(lens, SHOWN_WAITING)
+        rejected, room = told.rejected, SHOWN_WAITING - len(told.rejected)
+        if room and self._standbys:
+            rejected += tuple(self._standbys.against(lens, room))
+        if room and demand.nodes > 1:
+            rejected = beside_room(lens, rejected, SHOWN_WAITING)
         self.scarcity.decided(demand, lens)
         key = (lens, demand.nodes)
         if key not in self._reasons:
@@ -236,8 +253,8 @@ class Trial:
             reason=reason,
             message=message,
             hint=hint,
-            ranked=told.ranked,
-            rejected=told.rejected,
+            ranked=tuple([offer for offer in told.ranked if offer.kind is OfferKind.AGENT]),
+            rejected=rejected,
             considered=self._considered,
             on_demand_price=lens.on_demand,
         )
@@ -252,8 +269,17 @@ class Trial:
         below: int | None = None,
         fresh: bool = False,
         sites: Collection[str] | None = None,
+        taken: Collection[str] = (),
     ) -> Offer | None:
-        """Return the cheapest launch and count it, joining one this call wants anyway unless it must be `fresh`."""
+        """Return the cheapest launch and count it, joining one this call wants anyway unless it must be `fresh`.
+
+        Machines on their way (but those `taken`) come before that, and a stopped one where it costs no more.
+        """
+        stopped = None
+        if self._standbys:
+            if joined := self._standbys.join(demand, lens, below, sites, taken):
+                return joined
+            stopped = self._standbys.stopped(lens, below, sites)
         for terms in lens.terms:
             launchable = self.capacity.launchable(terms.group, terms.index)
             if launchable.blocked or (sites is not None and launchable.site not in sites):
@@ -262,11 +288,14 @@ class Trial:
             joins = not fresh and machine is not None and machine.take(demand.request) is not None
             if not joins and self._room.get(terms.group, launchable.room) <= 0:
                 continue
-            if below is not None and (terms.joined if joins else terms.alone).total >= below:
+            cost = (terms.joined if joins else terms.alone).total
+            if below is not None and cost >= below:
                 continue
+            if stopped is not None and stopped.terms.joined.total <= terms.alone.total:
+                break
             self._count(demand, terms, launchable, machine if joins else None)
             return launch_offer(terms, launchable, alone=not joins)
-        return None
+        return self._standbys.start(stopped) if stopped and self._standbys else None
 
     def _count(self, demand: Demand, terms: LaunchTerms, launchable: Launchable, machine: Slots | None) -> None:
         if machine is None:
@@ -279,7 +308,7 @@ class Trial:
     # -- words ------------------------------------------------------------------------------------
 
     def _why(self, demand: Demand, lens: Lens) -> tuple[Outcome, Reason, str, str]:
-        if not lens.ladders and not lens.terms:
+        if not (lens.ladders or lens.terms or (self._standbys and self._standbys.able(lens))):
             reason, message, hint = limit_miss(lens, self.capacity) or (
                 Reason.NO_CAPABLE_SITE,
                 *nearest_miss(lens, self.capacity),
@@ -295,13 +324,18 @@ class Trial:
         if blocked:
             message = f"no agent has {asks} free, and none of the {blocked} capable shapes can be launched now"
             return Outcome.WAIT, Reason.NO_CAPACITY_NOW, message, "launches are tried again after a pause"
+        if shut := outside_hours(lens, self.now):
+            return Outcome.WAIT, Reason.OUTSIDE_HOURS, *shut
         message = f"no agent has {asks} free, and no group can launch one"
         return Outcome.WAIT, Reason.NO_FREE_SLOTS, message, "it starts when slots free up"
 
-    def _tell(self, lens: Lens, shown: int) -> Told:
+    def _tell(self, lens: Lens, shown: int, first: Place | None = None) -> Told:
         key = (lens, shown)
         told = self._told.get(key)
         if told is None:
             before = lens.told.get(shown) if self._shown <= SHOWN else None
-            self._told[key] = lens.told[shown] = told = tell(lens, self.capacity, shown, before)
+            lens.told[shown] = told = tell(lens, self.capacity, shown, before, first)
+            if self._standbys:
+                told = self._standbys.told(told, lens, shown)
+            self._told[key] = told
         return told

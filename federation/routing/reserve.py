@@ -19,6 +19,7 @@ from federation.routing.lens import Lens
 from federation.routing.offers import agent_offer
 from federation.routing.place import Trial
 from federation.routing.timeline import Calendar, common
+from federation.routing.words import duration
 
 LOOKED_AT, LOOKS = {True: 2000, False: 200}, 50_000
 """Times at which slots fall free that are looked at for one session that nothing could start now (or for one that
@@ -51,7 +52,7 @@ class Reservations:
         self._trial = trial
         self.calendar = calendar
         self._now = calendar.now
-        self._kept: dict[str, tuple[str, float]] = {}
+        self._kept: dict[str, tuple[Demand, float]] = {}
         self._loose: set[str] = set()
         self._shown_for = inf
         self._seen: dict[Lens, float] = {}
@@ -98,7 +99,7 @@ class Reservations:
             if not fills:
                 self.calendar.hold(offer.target, common(offer.slots, line.least(self._now, start)), self._now, start)
             self.calendar.hold(offer.target, offer.slots, start, until)
-            self._kept.setdefault(offer.target, (demand.session, start))
+            self._kept.setdefault(offer.target, (demand, start))
             self._loose.add(offer.target)
             self._limit(offer.target, self._shown_for)
 
@@ -114,17 +115,18 @@ class Reservations:
     def against(self, demand: Demand, lens: Lens) -> Iterator[Rejection]:
         """Yield the agents that have room for a member now, but not for as long as it is expected to run."""
         for agent in sorted(self._loose):
-            session, start = self._kept[agent]
+            whose, start = self._kept[agent]
             row = self._trial.capacity.row(agent)
             if row is None or not lens.allows(row):
                 continue
             if self.calendar.of(agent).least(self._now, self._now).take(demand.request):
+                first = whose.session if whose.project == demand.project else "an earlier session"
                 yield Rejection(
                     site=row.seat.site,
                     group=row.seat.group,
                     target=agent,
                     reason=Reason.RESERVED,
-                    message=f"has room now, but is kept for {session} in {duration(start - self._now)}",
+                    message=f"has room now, but is kept for {first} in {duration(start - self._now)}",
                 )
 
     def _limit(self, agent: str, lasts: float) -> None:
@@ -237,10 +239,3 @@ def expected(offer: Offer, row: Row, slots: Slots, start_s: float, delay: int) -
 def lasting(demand: Demand) -> float:
     """Return how long a session is expected to hold its slots: at least a second, so that it does hold them."""
     return max(demand.expected_s, 1.0)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration for people: `45 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

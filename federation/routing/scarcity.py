@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from atoll.offer import Demand
 from federation.routing.bins import Make
 from federation.routing.capacity import Capacity
-from federation.routing.lens import Dear, Lens
+from federation.routing.lens import Dear, Lens, is_choosy
 from federation.routing.rules import Rules
 
 HEADROOM = 1.6
@@ -43,22 +43,38 @@ class Scarcity:
         self._makes: dict[str, list[Make]] = {}
         self._stricter: dict[Models, list[Need]] = {}
         self._contended: set[str] = set()
-        if self._weight > 0 and len(demands) > 1 and any(_is_choosy(demand) for demand in demands):
-            self._count(capacity, demands)
+        self._terms: dict[Lens, tuple[Dear | None, Need | None]] = {}
+        choosy = [demand for demand in demands if is_choosy(demand)] if self._weight > 0 and len(demands) > 1 else []
+        if choosy:
+            left = self._left(capacity)
+            wanted = sum([demand.request.gpu.milli * demand.nodes for demand in demands])
+            self._contended = {model for model in left if left[model] < wanted * HEADROOM}
+            if self._contended:
+                self._count(capacity, choosy, left)
 
     def seen_by(self, lens: Lens) -> Dear | None:
         """Return what scarcity adds for demands of this kind, or None where it adds nothing anywhere."""
-        milli = lens.request.gpu.milli
-        needs = self._stricter_than(lens.models) if self._needs and milli else None
-        if not needs:
-            return None
-        added = round(self._weight * lens.most)
-        return lambda ladder: added if self._is_short(ladder.part.slots.gpu[0].model, needs, milli) else 0
+        return self._terms_of(lens)[0] if self._needs else None
 
     def decided(self, demand: Demand, lens: Lens) -> None:
         """Note that a demand waits no longer, or waits in vain."""
-        if self._needs and _is_choosy(demand) and (need := self._needs.get(lens.models)):
+        if self._needs and lens.choosy and (need := self._terms_of(lens)[1]):
             need.milli -= demand.request.gpu.milli * demand.nodes
+
+    def _terms_of(self, lens: Lens) -> tuple[Dear | None, Need | None]:
+        """Return what scarcity adds for demands of this kind, and the need that they are counted in."""
+        terms = self._terms.get(lens)
+        if terms is None:
+            terms = self._terms[lens] = self._dear(lens), self._needs.get(lens.models) if lens.choosy else None
+        return terms
+
+    def _dear(self, lens: Lens) -> Dear | None:
+        milli = lens.request.gpu.milli
+        needs = self._stricter_than(lens.models) if milli else None
+        if not needs or self._contended.isdisjoint(lens.models):
+            return None
+        added = round(self._weight * lens.most)
+        return lambda ladder: added if self._is_short(ladder.part.slots.gpu[0].model, needs, milli) else 0
 
     def _is_short(self, model: str, needs: Sequence[Need], milli: int) -> bool:
         """Say whether too little is left for `needs` of a model's GPUs once `milli` are taken."""
@@ -71,19 +87,19 @@ class Scarcity:
         """Return what open agents have free of a model; of agents with several, all their GPUs count for each."""
         return sum([make.free for make in self._makes[model]])
 
-    def _count(self, capacity: Capacity, demands: Sequence[Demand]) -> None:
+    def _left(self, capacity: Capacity) -> dict[str, float]:
+        """Return what is free of each model."""
         for make in capacity.makes():
             for model in make.models:
                 self._makes.setdefault(model, []).append(make)
-        for demand in demands:
-            if _is_choosy(demand):
-                models = capacity.lens(demand).models
-                if models and len(models) < len(self._makes):
-                    need = self._needs.setdefault(models, Need())
-                    need.milli += demand.request.gpu.milli * demand.nodes
-        left = {model: float(self._free(model)) for model in sorted(self._makes)}
-        wanted = sum([demand.request.gpu.milli * demand.nodes for demand in demands])
-        self._contended = {model for model in left if left[model] < wanted * HEADROOM}
+        return {model: float(self._free(model)) for model in sorted(self._makes)}
+
+    def _count(self, capacity: Capacity, choosy: Sequence[Demand], left: dict[str, float]) -> None:
+        for demand in choosy:
+            models = capacity.lens(demand).models
+            if models and len(models) < len(self._makes):
+                need = self._needs.setdefault(models, Need())
+                need.milli += demand.request.gpu.milli * demand.nodes
         for models in sorted(self._needs, key=lambda models: (len(models), models)):
             self._split(models, left)
 
@@ -103,9 +119,3 @@ class Scarcity:
             found = [need for other, need in self._needs.items() if not mine.issubset(other)]
             self._stricter[models] = found
         return found
-
-
-def _is_choosy(demand: Demand) -> bool:
-    """Say whether a demand may be able to use only some models."""
-    gpu = demand.request.gpu
-    return gpu.milli > 0 and bool(gpu.models or gpu.memory or gpu.memory_max or gpu.driver or demand.labels)

@@ -19,9 +19,10 @@ from federation.routing.offers import agent_offer
 from federation.routing.place import SHOWN_WAITING, Mark, Trial
 from federation.routing.preempt import Room, There, by_agent, choose, make_room, may_preempt, victims_of
 from federation.routing.queue import Ledger, in_turn, whole_of
-from federation.routing.reserve import LOOKED_AT, Reservations, Wait, duration, expected, lasting
+from federation.routing.reserve import LOOKED_AT, Reservations, Wait, expected, lasting
 from federation.routing.rules import PLAIN, Rules
 from federation.routing.timeline import Calendar, Running
+from federation.routing.words import duration, enough
 
 RESERVED = 64
 """How many sessions have slots kept for them in one pass; those behind them fill what is over."""
@@ -59,15 +60,17 @@ def schedule(
 
 
 def _ledger(demands: Sequence[Demand], capacity: Capacity, rules: Rules, running: Sequence[Running]) -> Ledger:
-    """Return what each project holds, where more than one waits."""
-    if len({demand.project for demand in demands}) < 2:
+    """Return what each project holds that has sessions waiting, where more than one has."""
+    waiting = {demand.project for demand in demands}
+    if len(waiting) < 2:
         return Ledger(Slots(), rules.shares)
     machines = ((home.make.capacity, len(home.rows)) for home in capacity.bins())
     wanted = (Slots(d.request.cpu, d.request.memory, 0, (Gpu("", d.request.gpu.milli),)) for d in demands)
     ledger = Ledger(whole_of(machines, wanted), rules.shares)
     for one in running:
-        for _, amount in one.members:
-            ledger.add(one.project, amount)
+        if one.project in waiting:
+            for _, amount in one.members:
+                ledger.add(one.project, amount)
     return ledger
 
 
@@ -189,11 +192,11 @@ class _Turn:
             return decision.hint
         capacity, lens = self._trial.capacity, self._trial.lens(replace(demand, max_price=None))
         if row := capacity.first(lens):
-            return f"raise max_price to {_enough(agent_offer(lens, row).price)} to start at once"
+            return f"raise max_price to {enough(agent_offer(lens, row).price)} to start at once"
         for terms in lens.terms:
             made = capacity.launchable(terms.group, terms.index)
             if not made.blocked and made.room > 0:
-                return f"raise max_price to {_enough(terms.price)} to have {made.shape.key} launched for it"
+                return f"raise max_price to {enough(terms.price)} to have {made.shape.key} launched for it"
         return decision.hint
 
     # -- preemption -------------------------------------------------------------------------------
@@ -276,9 +279,3 @@ def _sooner(decision: Decision, wait: Wait) -> str:
 
 def _with(ranked: Sequence[Offer], waits: Sequence[Offer]) -> tuple[Offer, ...]:
     return tuple(sorted((*ranked, *waits), key=lambda offer: (offer.cost, offer.start_s, offer.target))[:SHOWN_WAITING])
-
-
-def _enough(price: int) -> str:
-    """Return a price limit that `price` is within, in units: rounded up."""
-    step = 100 if price < money.PER_UNIT else 10_000
-    return money.text(-(-price // step) * step)

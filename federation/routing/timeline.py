@@ -2,18 +2,18 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from math import inf
 
 from atoll.slots import Gpu, Slots
+from atoll.value import value
 from federation.routing.capacity import Capacity
 
 OVERDUE_S = 60.0
 """A session that has outrun its estimate is expected to take at least this much longer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Running:
     """A session that occupies agents, as the queue pass sees it: `members` are pairs of agent and slots.
 

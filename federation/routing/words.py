@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from atoll import slots
+from atoll import money, slots
 from atoll.slots import GpuRequest, Request, Slots
 from federation.routing.bins import Row
 
@@ -45,3 +45,16 @@ def free_text(row: Row) -> str:
 def _amounts(cpu: int, memory: int, gpu: int | None) -> str:
     text = slots.text(Slots(cpu, memory))
     return text if gpu is None else f"{text}, {gpu / 1000:g} GPU"
+
+
+def enough(price: int) -> str:
+    """Return a limit that `price` is within, in units: rounded up."""
+    step = 100 if price < money.PER_UNIT else 10_000
+    return money.text(-(-price // step) * step)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people: `45 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -12,14 +12,13 @@ from functools import cached_property
 from atoll import duration
 from atoll.cli.output import note, show, table
 from atoll.client.synchronous import Client
-from atoll.document.rules import policy as policy_document
-from atoll.errors import Invalid, NotFound, Unavailable
+from atoll.errors import Invalid, Unavailable
 from atoll.host.system import SystemClock
 from atoll.policy import Policy
 from atoll.session import Checkpoint
 from federation.simulate import history, report, setups, traces
 from federation.simulate.model import Job, Options, Outcome, Setup
-from federation.simulate.policies import PARAMETERS, Course, changed, course, replayed
+from federation.simulate.policies import PARAMETERS, Course, changed, course, installed, replayed
 from federation.simulate.report import Report, Result
 
 SESSIONS = 1_000_000
@@ -48,7 +47,7 @@ class _Simulation:
         """Do what was asked and return the exit code."""
         args = self._args
         jobs = self._jobs()
-        courses = [course(word, self._known, args.set) for word in (args.policy, *args.compare)]
+        courses = [course(word, self._installed, args.set) for word in (args.policy, *args.compare)]
         sweep = self._sweep(courses[0])
         setup = self._setup()
         if args.save:
@@ -104,12 +103,13 @@ class _Simulation:
         self._notes.append("run on this installation's own sites, groups and prices, as they are now")
         return found
 
-    def _known(self, name: str) -> Policy | None:
-        """Return a policy of the installation, None where there is none of that name, or no installation."""
+    @cached_property
+    def _installed(self) -> Sequence[Policy]:
+        """All policies of the installation, none without one."""
         try:
-            return policy_document(self._client.policy(name).spec)
-        except (NotFound, Unavailable):
-            return None
+            return installed(self._client)
+        except Unavailable:
+            return ()
 
     def _sweep(self, one: Course) -> list[str]:
         if not self._args.sweep:
@@ -182,9 +182,9 @@ class _Simulation:
 
 _ABOUT = (
     "Each job runs for as long as the trace says; the router is told only what it is expected to take. Sessions start "
-    "as soon as they are placed: pulling images and copying data is not counted.",
+    "as soon as they are placed: copying data is not counted.",
     "Decisions are those of the real router and planner, on a virtual clock. A launched machine costs from its launch, "
-    "boots for as long as its shape says, and is always to be had, but for the limits of the setup.",
+    "boots for as long as its shape says, and is to be had but where the setup says that there is no capacity.",
     "A machine of a spot shape is taken away by chance, as often as its shape or the policy says; a session without a "
     "checkpoint then begins anew.",
 )

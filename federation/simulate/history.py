@@ -63,6 +63,7 @@ def of_spec(spec: SessionSpec, key: str, at: float, duration_s: float, *, projec
         priority=spec.priority,
         preemptible=spec.preemptible,
         protect=life.protect,
+        protect_after_s=life.protect_after,
         sites=place.sites,
         groups=place.groups,
         labels=tuple(sorted(place.labels.items())),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from atoll.group import Group
+from atoll.hours import Hours
 from atoll.instance import Shape
 from atoll.session import Checkpoint
 from atoll.site import Site
@@ -17,8 +18,9 @@ class Job:
     """A session as it was submitted: what it asked for, when (`at`, Unix seconds), and how long it ran undisturbed.
 
     The router does not see `duration_s`, only `expected_s` (None: what the options say). `checkpoint` opts in to
-    being moved and bounds what an interruption costs. `deadline_s` and `max_wait_s` count from `at`. `type`, `owner`
-    and `tags` (as in `Demand`) matter to policies only.
+    being moved and bounds what an interruption costs. `deadline_s` and `max_wait_s` count from `at`. It is protected
+    where `protect` says so, and once it has run for `protect_after_s`. `type`, `owner` and `tags` (as in `Demand`)
+    matter to policies only.
     """
 
     id: str
@@ -33,6 +35,7 @@ class Job:
     priority: int = 0
     preemptible: bool = False
     protect: bool = False
+    protect_after_s: float | None = None
     sites: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
@@ -51,23 +54,39 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """A machine of a fixed group: there from beginning to end, at its site's price."""
+    """A machine of a fixed group: there from beginning to end, at its site's price.
+
+    `driver` is its GPU driver's version as numbers (empty: as its group says).
+    """
 
     id: str
     site: str
     group: str
     capacity: Slots
+    driver: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lack:
+    """That a cloud has no capacity for a shape: at these `hours`, and at others for this `part` of launches (0..1)."""
+
+    part: float = 0.0
+    hours: tuple[Hours, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What there is to run on. `shapes` and `limits` (of the account) are by provider, as elastic groups name it."""
+    """What there is to run on. `shapes` and `limits` (of the account) are by provider, as elastic groups name it.
+
+    `lacks` are by provider and shape key.
+    """
 
     sites: tuple[Site, ...]
     groups: tuple[Group, ...]
     machines: tuple[Machine, ...] = ()
     shapes: Mapping[str, tuple[Shape, ...]] = field(default_factory=dict)
     limits: Mapping[str, tuple[Ceiling, ...]] = field(default_factory=dict)
+    lacks: Mapping[tuple[str, str], Lack] = field(default_factory=dict)
 
     def gpus(self) -> bool:
         """Say whether anything here has GPUs: then use is counted in GPUs, else in cores."""
@@ -85,8 +104,9 @@ class Options:
     leaves out reservations, fair share and preemption: plain placement in list order. Machines of
     spot shapes are taken away by chance, drawn from `seed`, where `interruptions` is set. Asked to move, a session
     holds both places for `move_s`; told to take no more, an agent answers within `drain_s`. `idle_s` replaces what
-    elastic groups say, where given. After `until` (Unix seconds) nothing more is submitted; `max_rounds` is a bound
-    against a run without end.
+    elastic groups say, where given. That a launch is refused is known after `refuse_s`; its shape is then left alone
+    for a random time up to `backoff_s`, doubling up to `backoff_max_s`, as the control plane does. After `until` (Unix
+    seconds) nothing more is submitted; `max_rounds` is a bound against a run without end.
     """
 
     tick_s: float = 1.0
@@ -97,6 +117,9 @@ class Options:
     interruptions: bool = True
     move_s: float = 0.0
     drain_s: float = 2.0
+    refuse_s: float = 2.0
+    backoff_s: float = 20.0
+    backoff_max_s: float = 300.0
     idle_s: float | None = None
     seed: int = 1
     until: float | None = None
@@ -178,7 +201,8 @@ class Outcome:
 
     `began` and `submitted` are the first and the last submission, `ended` is when the last job had ended and the last
     launched machine was gone; own machines are counted for that time. `owned` is what they cost, `cloud` what
-    launched machines did: `sites` has both by site. `waits` are those of jobs that started, ascending.
+    launched machines did: `sites` has both by site. `waits` are those of jobs that started, ascending; `refused` counts
+    launches for which there was no capacity.
     """
 
     began: float
@@ -192,6 +216,7 @@ class Outcome:
     unit: str
     rounds: int
     plans: int
+    refused: int = 0
     seconds: float = 0.0
 
     @property

@@ -9,7 +9,9 @@ from atoll.instance import Shape
 from atoll.offer import Demand
 from atoll.slots import Request, Slots
 from atoll.states import AgentState
+from autoscaler.spot import Pace
 from autoscaler.view import AgentView, RunningView
+from federation.control.deadlines import NOTICED_S
 from federation.routing.timeline import Running
 from federation.simulate.model import Job, Options
 
@@ -45,9 +47,19 @@ class Task:
         """What its members' slots cost an hour, in micro-units."""
         return sum(member.price for member in self.members)
 
-    def running(self) -> Running:
-        """Return it as the queue pass sees what runs; the same value until it goes elsewhere."""
-        if self.known is None:
+    @property
+    def waits(self) -> bool:
+        """Whether it waits to be started: it neither runs, nor has ended, nor was given up."""
+        return not self.members and self.ended_at is None and not self.reason
+
+    def protected(self, now: float) -> bool:
+        """Say whether what runs must not be disturbed: its job says so, or it has run for long enough."""
+        after = self.job.protect_after_s
+        return self.job.protect or (after is not None and now - self.began >= after)
+
+    def running(self, now: float) -> Running:
+        """Return it as the queue pass sees what runs; mostly the same value until it goes elsewhere."""
+        if self.known is None or self.known.protected is not self.protected(now):
             expected = self.demand.expected_s - (self.job.duration_s - self.left_s)
             self.known = Running(
                 session=self.job.id,
@@ -56,7 +68,7 @@ class Task:
                 priority=self.job.priority,
                 preemptible=self.job.preemptible,
                 checkpoint=self.job.checkpoint is not None,
-                protected=self.job.protect,
+                protected=self.protected(now),
                 leaving=bool(self.target) or self.leaving,
                 ends_at=self.began + expected if expected > 0 else None,
                 started_at=self.began,
@@ -64,8 +76,8 @@ class Task:
             )
         return self.known
 
-    def view(self, now: float) -> RunningView:
-        """Return it as the planner sees what may be moved; what is left is not below a tenth of what it ran."""
+    def view(self, now: float, start_s: float) -> RunningView:
+        """Return it as the planner sees what may be moved; another machine for it takes `start_s` to start."""
         ran = now - self.began
         expected = self.demand.expected_s - (self.job.duration_s - self.left_s)
         since = now - max(self.began, self.moved_at or self.began)
@@ -74,10 +86,28 @@ class Task:
             attempt=self.attempt,
             demand=self.demand,
             ran_s=since,
-            left_s=max(expected - ran, ran / 10),
+            left_s=max(expected - ran, ran / 2),
             checkpoint=self.job.checkpoint,
-            protected=self.job.protect,
+            protected=self.protected(now),
             moving=bool(self.target) or self.leaving,
+            pace=self.pace(now, start_s),
+        )
+
+    def pace(self, now: float, start_s: float) -> Pace | None:
+        """Return how far one with a deadline has come, as `federation.control.deadlines.pace` does; None for others."""
+        job = self.job
+        if job.deadline_s is None:
+            return None
+        ran = max(0.0, now - self.began) if self.members else 0.0
+        left_s = max(0.0, self.demand.expected_s - (job.duration_s - self.left_s) - ran)
+        return Pace(
+            since=job.at,
+            due_at=job.at + job.deadline_s,
+            work_s=self.demand.expected_s,
+            left_s=left_s,
+            changeover_s=start_s + NOTICED_S,
+            rework_s=job.checkpoint.lost if job.checkpoint else left_s,
+            movable=job.checkpoint is not None and job.nodes == 1,
         )
 
 
@@ -101,6 +131,7 @@ class Place:
     price: int
     shape: Shape
     machine: "Launched | None" = None
+    driver: tuple[int, ...] = ()
     free: Slots = Slots()
     holding: dict[str, Slots] = field(default_factory=dict)
     state: AgentState = AgentState.READY
@@ -114,7 +145,10 @@ class Place:
 
 @dataclass(slots=True, eq=False)
 class Launched:
-    """A launched machine: `since` is when it began to cost, `paid` what its earlier times came to."""
+    """A launched machine: `since` is when it began to cost, `paid` what its earlier times came to.
+
+    One that is `refused` will never be there, which is not yet known.
+    """
 
     id: str
     group: Group
@@ -124,6 +158,7 @@ class Launched:
     joined_at: float | None = None
     place: Place | None = None
     stopped: bool = False
+    refused: bool = False
     paid: int = 0
     starts: int = 0
 

@@ -1,9 +1,10 @@
-"""Policies for a replay: a name or a file, with single rules changed (`default:wait_value=2`)."""
+"""Policies for a replay: a name or a file, with single rules changed (`default:wait_value=2`); beside it, projects'."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from atoll.client.synchronous import Client
 from atoll.document.rules import policy as policy_document
 from atoll.errors import Invalid
 from atoll.judge import Judge
@@ -11,6 +12,7 @@ from atoll.money import HOUR, PER_UNIT
 from atoll.policy import ACTIVE, Asked, Homecoming, Policy
 from atoll.suggest import hint
 from federation.control import rulings
+from federation.control.rulings import Active
 from federation.routing.homecoming import Homing
 from federation.routing.rules import PLAIN, Rules
 from federation.simulate.home import Home
@@ -37,16 +39,20 @@ _FIELDS: Mapping[str, Callable[[Rules, float], Rules]] = {
 }
 
 _PLAIN = Homecoming()
+_NONE = Active([])
 _OPTIONS = Options()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """What one replay goes by: the router's rules, whom the policy denies, and whether sessions come home."""
+    """What one replay goes by: the router's rules, whom policies deny, and whether sessions come home.
+
+    `active` are the installation's policy and those of projects, as the control plane has them in force.
+    """
 
     name: str
     rules: Rules = PLAIN
-    policy: Policy | None = None
+    active: Active = _NONE
     homecoming: Homecoming = _PLAIN
 
     def gate(self, expected_s: float) -> Callable[[Job], str] | None:
@@ -54,9 +60,9 @@ class Course:
 
         `expected_s` is the run time of a job that says nothing itself.
         """
-        if self.policy is None or not self.policy.deny:
+        if not any(policy.deny for policy in self.active.policies):
             return None
-        judge = Judge([replace(self.policy, approve=())])
+        judge = Judge([replace(policy, approve=()) for policy in self.active.policies])
 
         def deny(job: Job) -> str:
             said = judge.session(asked_of(job, expected_s), cost_known=False)
@@ -70,29 +76,38 @@ class Course:
         return Homing(max_moves=self.homecoming.max_moves) if self.homecoming.enabled else None
 
     def jobs(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """Return the jobs with the policy's longest wait, where they have none of their own."""
-        most = self.policy.max_wait if self.policy else None
-        if most is None:
+        """Return the jobs with the longest wait that policies set, where they have none of their own."""
+        if all(policy.max_wait is None for policy in self.active.policies):
             return jobs
-        return [replace(job, max_wait_s=most) if job.max_wait_s is None else job for job in jobs]
+        longest = self.active.longest_wait
+        return [replace(job, max_wait_s=longest(job.project)) if job.max_wait_s is None else job for job in jobs]
 
 
-def course(word: str, known: Callable[[str], Policy | None], settings: Sequence[str] = ()) -> Course:
-    """Return the course of `NAME|FILE[:key=value,…]` with `settings` on top; `known` finds a policy by its name.
+def course(word: str, installed: Sequence[Policy] = (), settings: Sequence[str] = ()) -> Course:
+    """Return the course of `NAME|FILE[:key=value,…]` with `settings` on top; `installed` are all of the installation.
 
-    The name `default` means no policy where the installation has none. Raise `Invalid` for anything else unknown.
+    What is named stands in for the installation's policy, or for that of its project, and those of (other) projects
+    hold beside it; a file may have several. The name `default` means no policy where the installation has none. Raise
+    `Invalid` for anything else unknown.
     """
     name, _, changes = word.partition(":")
-    policy = _read(Path(name)) if name.endswith((".yaml", ".yml")) else known(name)
-    if policy is None and name != ACTIVE:
+    is_file = name.endswith((".yaml", ".yml"))
+    named = _read(Path(name)) if is_file else [policy for policy in installed if policy.name == name]
+    if not named and (is_file or name != ACTIVE):
         raise Invalid(f"there is no policy {name!r}", hint="name a YAML file, or `default` for the router's own rules")
-    found = Course(
-        name=word,
-        rules=rulings.rules(policy) if policy else PLAIN,
-        policy=policy,
-        homecoming=(policy.homecoming if policy else None) or _PLAIN,
-    )
+    found = of_policies(word, named, installed)
     return changed(found, [*settings, *(change for change in changes.split(",") if change)])
+
+
+def of_policies(name: str, named: Sequence[Policy], installed: Sequence[Policy] = ()) -> Course:
+    """Return the course of the `named` policies, and of those `installed` in whose place none of them stands."""
+    own = [policy for policy in named if not policy.project]
+    if len(own) > 1:
+        raise Invalid(f"{name} has {len(own)} policies of the installation", hint="all but one need a `project`")
+    projects = {policy.name: policy for policy in (*installed, *named) if policy.project}
+    live = [policy for policy in installed if not policy.project and policy.name == ACTIVE]
+    active = Active([*(own or live), *(projects[key] for key in sorted(projects))])
+    return Course(name=name, rules=active.rules, active=active, homecoming=active.homecoming)
 
 
 def replayed(
@@ -128,14 +143,19 @@ def changed(one: Course, settings: Iterable[str]) -> Course:
     return one
 
 
-def _read(path: Path) -> Policy:
+def installed(there: Client) -> list[Policy]:
+    """Return all policies of an installation."""
+    return [policy_document(view.spec) for view in there.policies()]
+
+
+def _read(path: Path) -> list[Policy]:
     import yaml
 
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError):
         raise Invalid(f"{path} is not YAML", hint="see docs/policies.md for the form of a policy") from None
-    return policy_document(found if found is not None else {})
+    return [policy_document(each if each is not None else {}) for each in found or [None]]
 
 
 def _number(text: str, setting: str) -> float:

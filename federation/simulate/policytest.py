@@ -10,14 +10,13 @@ from typing import Any, TypeAlias
 from atoll import duration, money
 from atoll.cli.output import note, show, table
 from atoll.client.synchronous import Client
-from atoll.document import policy as policy_document
-from atoll.errors import Invalid, NotFound
+from atoll.errors import Invalid
 from atoll.host.system import SystemClock
 from atoll.judge import Judge
-from atoll.policy import ACTIVE, Policy
+from atoll.policy import ACTIVE
 from federation.simulate import history, setups, traces
 from federation.simulate.model import Job, Options, Outcome, Run
-from federation.simulate.policies import Course, asked_of, course, replayed
+from federation.simulate.policies import Course, asked_of, course, installed, replayed
 
 Replay: TypeAlias = Callable[[Sequence[Job]], Outcome]
 SESSIONS = 1_000_000
@@ -45,8 +44,9 @@ def test(args: argparse.Namespace) -> int:
     connection = Client(project=args.project or "", patience=5.0) if asks else None
     jobs = _jobs(args, connection)
     setup = setups.of_file(args.setup) if args.setup else setups.of_installation(_needed(connection))
-    tested = course(str(args.file), lambda _: None)
-    courses = [course(ACTIVE, lambda name: _policy(_needed(connection), name)), tested] if args.compare else [tested]
+    there = installed(connection) if connection else []
+    tested = course(str(args.file), there)
+    courses = [course(ACTIVE, there), tested] if args.compare else [tested]
     tried = [tried_of(one, jobs, partial(replayed, one, setup=setup)) for one in courses]
     if args.output == "table":
         print(table_of(tried, len(jobs)), end="")
@@ -63,7 +63,7 @@ def test(args: argparse.Namespace) -> int:
 def tried_of(one: Course, jobs: Sequence[Job], replay: Replay) -> Tried:
     """Replay the jobs that a policy does not deny at once; what they cost shows what rules about cost would say."""
     expected_s = Options().expected_s
-    judge = Judge([one.policy] if one.policy else [])
+    judge = Judge(one.active.policies)
     denied: dict[str, str] = {}
     held: dict[str, str] = {}
     for job in jobs:
@@ -168,13 +168,6 @@ def _jobs(args: argparse.Namespace, connection: Client | None) -> Sequence[Job]:
     if not found.jobs:
         raise Invalid("nothing ran here in this time", hint="take a longer --replay, or a --trace")
     return found.jobs
-
-
-def _policy(connection: Client, name: str) -> Policy | None:
-    try:
-        return policy_document(connection.policy(name).spec)
-    except NotFound:
-        return None
 
 
 def _needed(connection: Client | None) -> Client:

@@ -60,6 +60,8 @@ def columns(report: Report) -> dict[str, list[str]]:
         "work lost": [_seconds(row.outcome.lost_s) for row in rows],
         "never ran": [f"{row.outcome.unplaced:,}" for row in rows],
     }
+    if any(row.outcome.refused for row in rows):
+        found["refused"] = [f"{row.outcome.refused:,}" for row in rows]
     return found
 
 
@@ -135,6 +137,7 @@ def _values(result: Result, max_wait_s: float | None) -> dict[str, Any]:
         "jobs": len(outcome.runs),
         "never_ran": outcome.unplaced,
         "launches": len(outcome.machines),
+        "refused": outcome.refused,
         "interruptions": outcome.interruptions,
         "moves": outcome.moves,
         "lost_s": outcome.lost_s,

@@ -5,6 +5,8 @@ import random
 import time
 from bisect import insort
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 
 from atoll import money
 from atoll.group import Group, GroupKind
@@ -14,6 +16,8 @@ from atoll.plan import Action, Move, Step
 from atoll.slots import Request
 from atoll.states import AgentState
 from autoscaler.plan import plan
+from federation.control.deadlines import in_time
+from federation.control.rulings import terms_of
 from federation.routing.homecoming import Exchange
 from federation.routing.place import route
 from federation.routing.rules import PLAIN, Rules
@@ -28,7 +32,7 @@ STUCK_S = 8 * 86400.0
 Progress = Callable[[float, int], None]
 """Called now and then with the virtual time and the number of jobs that are done."""
 
-_END, _JOIN, _RECLAIM, _EXPIRE, _LAND = range(5)
+_END, _JOIN, _RECLAIM, _EXPIRE, _LAND, _REFUSE, _RETRY = range(7)
 
 
 def simulate(
@@ -44,8 +48,8 @@ def simulate(
 ) -> Outcome:
     """Replay `jobs` on `setup` and return what came of it: equal input gives an equal outcome, but for `seconds`.
 
-    `home` is asked for moves after every round in which all who were left waiting have a machine on its way, `way`
-    before every round who makes way for whom. A job for which `deny` returns a reason is not taken in.
+    `home` is asked after every round who is to come home, `way` before every round who makes way for whom. A job for
+    which `deny` returns a reason is not taken in.
     """
     began = time.perf_counter()
     replay = _Replay(jobs, setup, rules, options, home, way, deny)
@@ -71,11 +75,13 @@ class _Replay:
         self._began = self._jobs[0].at if self._jobs else 0.0
         self._rules, self._options, self._home, self._way, self._deny = rules, options, home, way, deny
         self._served: dict[str, Task] = {}
-        self._world = World(setup, options, self._began)
+        self._world = World(setup, options, self._began, rules.wait_value)
         self._standing = any(_is_standing(group) for group in setup.groups)
-        self._elastic = any(group.kind is GroupKind.ELASTIC for group in setup.groups)
+        self._offers = [(g, self._world.offered(g)) for g in setup.groups if g.kind is GroupKind.ELASTIC]
+        self._terms = terms_of(rules, setup.sites)
         requests: dict[Request, Request] = {}
         self._tasks = {job.id: task_of(job, options, requests) for job in self._jobs}
+        self._deadlines = any(job.deadline_s is not None for job in self._jobs)
         if len(self._tasks) != len(self._jobs):
             raise ValueError("two jobs have one id")
         self._arrived = self._done = 0
@@ -84,7 +90,6 @@ class _Replay:
         self._events: list[tuple[float, int, int, str, int]] = []
         self._number = 0
         self._machines: dict[str, Launched] = {}
-        self._awaits: dict[str, list[str]] = {}
         self._planned: tuple[int, list[str]] = (-1, [])
         self._round_at = -1e18
         self._look_at: float | None = self._began
@@ -148,7 +153,9 @@ class _Replay:
                 news = True
             elif event is not None and event <= until:
                 at, _, kind, key, number = heapq.heappop(self._events)
-                handle = (self._end, self._join, self._reclaim, self._expire, self._land)[kind]
+                handle = (
+                    self._end, self._join, self._reclaim, self._expire, self._land, self._refuse, self._retry
+                )[kind]  # fmt: skip
                 news = handle(at, key, number) or news
             else:
                 break
@@ -160,6 +167,7 @@ class _Replay:
         return news
 
     def _arrive(self, task: Task) -> None:
+        self._world.came(task.job)
         if self._deny and (reason := self._deny(task.job)):
             self._give_up(task, reason)
             return
@@ -169,6 +177,8 @@ class _Replay:
 
     def _queue(self, task: Task, now: float) -> None:
         task.queued_at = now
+        if now > task.demand.queued_at:
+            task.demand = replace(task.demand, queued_at=now)
         insort(self._waiting, ((-task.job.priority, task.job.at, task.job.id), task), key=lambda pair: pair[0])
 
     def _end(self, at: float, key: str, attempt: int) -> bool:
@@ -193,6 +203,17 @@ class _Replay:
             luck = random.Random(f"{self._options.seed}/{key}/{start}")  # noqa: S311 - not for secrets
             self._push(at + luck.expovariate(rate / 3600.0), _RECLAIM, key, start)
         return True
+
+    def _refuse(self, at: float, key: str, _start: int) -> bool:
+        """There was no capacity for a launch. It is no news, or what is never to be had would be tried for ever."""
+        self._push(self._world.refuse(self._machines.pop(key), at), _RETRY, key)
+        self._quick_at = at
+        return False
+
+    def _retry(self, at: float, _key: str, _number: int) -> bool:
+        self._world.changes += 1
+        self._quick_at = at
+        return False
 
     def _interruptions(self, machine: Launched) -> float:
         shape = machine.shape
@@ -287,11 +308,17 @@ class _Replay:
         self._round_at = now
         self._quick_at = None
         self._make_way(now)
-        left = [demand for demand in self._place(now) if demand.session not in self._served]
-        if self._elastic and (left or self._standing or self._world.restless) and not self._is_planned(left):
+        asked, decisions = self._place(now)
+        left = [
+            demand
+            for demand, found in zip(asked, decisions, strict=True)
+            if found.for_planner and demand.session not in self._served
+        ]
+        if self._offers and (left or self._is_timed()) and not self._is_planned(left):
             self._scale(left, now)
-        if self._home is not None and all(demand.session in self._awaits for demand in left):
-            self._bring_home(self._home, now)
+        if self._home is not None:
+            stuck = [d for d, found in zip(asked, decisions, strict=True) if found.outcome is Verdict.WAIT]
+            self._bring_home(self._home, stuck, now)
         self._look_at = self._next_look(now)
 
     def _next_look(self, now: float) -> float | None:
@@ -304,14 +331,28 @@ class _Replay:
         away = self._home is not None and any(
             task.job.checkpoint is not None and task.members[0].place.machine for task in self._running.values()
         )
-        return now + self._options.look_s if away or self._world.restless else None
+        return now + self._options.look_s if away or self._is_timed() else None
 
-    def _place(self, now: float) -> list[Demand]:
-        """Place what can be placed; return what is left to the planner."""
+    def _is_timed(self) -> bool:
+        """Say whether a plan may be another one only because of the time."""
+        return self._standing or self._world.restless or self._may_return()
+
+    def _may_return(self) -> bool:
+        """Say whether something runs on demand that has a deadline, and may have time enough for spot by and by."""
+        return any(
+            task.job.spot and task.job.deadline_s is not None and task.job.checkpoint is not None
+            and (machine := task.members[0].place.machine) is not None and not machine.shape.spot
+            for task in (self._running.values() if self._deadlines else ())
+        )  # fmt: skip
+
+    def _place(self, now: float) -> tuple[list[Demand], list[Decision]]:
+        """Place what can be placed; return what is left as it was asked for, and what was decided for it."""
         if not self._waiting:
-            return []
+            return [], []
         left: list[tuple[tuple[int, float, str], Task]] = []
-        decisions = self._decide([task.demand for _, task in self._waiting], now)
+        kept: list[Decision] = []
+        demands = self._demands(now)
+        decisions = self._decide(demands, now)
         for pair, decision in zip(self._waiting, decisions, strict=True):
             task = pair[1]
             if decision.outcome is Verdict.PLACE:
@@ -320,16 +361,26 @@ class _Replay:
                 self._give_up(task, decision.reason)
             else:
                 left.append(pair)
+                kept.append(decision)
                 for session in decision.preempts:
                     self._preempt(self._running.get(session), now)
         self._waiting = left
-        return [task.demand for _, task in left]
+        known = {demand.session: demand for demand in demands}
+        return [known[task.job.id] for _, task in left], kept
+
+    def _demands(self, now: float) -> list[Demand]:
+        """Return what waits, with what deadlines rule out."""
+        demands = [task.demand for _, task in self._waiting]
+        if not self._deadlines:
+            return demands
+        due = {task.job.id: partial(task.pace, now) for _, task in self._waiting if task.job.deadline_s is not None}
+        return in_time(demands, due, self._offers, now, self._terms)
 
     def _decide(self, demands: list[Demand], now: float) -> list[Decision]:
         capacity = self._world.settle(now)
         if not self._options.queue:
             return route(demands, capacity, now=now, rules=self._rules)
-        running = [task.running() for task in self._running.values()]
+        running = [task.running(now) for task in self._running.values()]
         return schedule(demands, capacity, now=now, rules=self._rules, running=running)
 
     def _members(self, decision: Decision) -> tuple[Member, ...]:
@@ -339,20 +390,22 @@ class _Replay:
     def _is_planned(self, left: list[Demand]) -> bool:
         """Say whether the last plan still holds: the same wait, nothing has changed, and no time is counted."""
         same = self._planned == (self._world.changes, [demand.session for demand in left])
-        return same and not (self._standing or self._world.restless)
+        return same and not self._is_timed()
 
     def _scale(self, left: list[Demand], now: float) -> None:
         self._plans += 1
         made = plan(
-            self._world.views(self._awaits, now, gangs=any(demand.nodes > 1 for demand in left)),
+            self._world.views(now, gangs=any(demand.nodes > 1 for demand in left)),
             left,
             plan_id=f"p-{self._plans}",
             generation=self._plans,
             at=now,
+            terms=self._terms,
         )
-        self._awaits = {}
+        awaited: dict[str, list[Task]] = {}
         for session, instance in made.awaits:
-            self._awaits.setdefault(session, []).append(instance)
+            awaited.setdefault(instance, []).append(self._tasks[session])
+        self._world.awaited = awaited
         for step in made.steps:
             self._adopt(step, now)
         for move in made.moves:
@@ -372,7 +425,10 @@ class _Replay:
 
     def _boot(self, machine: Launched, now: float) -> None:
         self._machines[machine.id] = machine
-        self._push(now + machine.shape.start_s, _JOIN, machine.id, machine.starts)
+        if machine.refused:
+            self._push(now + self._options.refuse_s, _REFUSE, machine.id, machine.starts)
+        else:
+            self._push(now + machine.shape.start_s, _JOIN, machine.id, machine.starts)
 
     def _change(self, step: Step, place: Place, now: float) -> None:
         if step.action is Action.DRAIN and place.state is AgentState.READY:
@@ -399,8 +455,8 @@ class _Replay:
         if self._options.move_s <= 0:
             self._happen(now)
 
-    def _bring_home(self, home: "Home", now: float) -> None:
-        for move in home(self._running.values(), self._world, now):
+    def _bring_home(self, home: "Home", waiting: Sequence[Demand], now: float) -> None:
+        for move in home(self._running.values(), waiting, self._world, now):
             self._move(move, now)
 
     def _move(self, move: Move, now: float) -> None:
@@ -438,7 +494,10 @@ class _Replay:
         for _, task in self._waiting:
             self._give_up(task, "NO_FREE_SLOTS")
         for machine in list(self._world.live()):
-            self._world.end(machine, self._now)
+            if machine.refused:
+                self._world.refuse(machine, self._now)
+            else:
+                self._world.end(machine, self._now)
 
     def outcome(self, seconds: float) -> Outcome:
         """Return what the replay came to."""
@@ -455,11 +514,12 @@ class _Replay:
             unit=self._world.ledger.unit,
             rounds=self._rounds,
             plans=self._plans,
+            refused=self._world.refusals.count,
             seconds=seconds,
         )
 
 
-Home = Callable[[Iterable[Task], World, float], Sequence[Move]]
+Home = Callable[[Iterable[Task], Sequence[Demand], World, float], Sequence[Move]]
 Way = Callable[[Iterable[Task], Sequence[Demand], World, float], Sequence[Exchange]]
 
 

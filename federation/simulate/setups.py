@@ -5,7 +5,10 @@ A file has `sites` and `groups` (as `atoll apply` takes them), `machines` of fix
     machines: [{group: own, count: 16, cpu: 64, memory: 512GiB, gpu: 8, gpu_model: V100, gpu_memory: 32GiB}]
     shapes:
       aws: [{name: p3.2xlarge, zone: a, cpu: 8, memory: 61GiB, gpu: 1, gpu_model: V100, price: 3.06, start: 3m,
-             spot: false, billing: 1s, interruptions: 0.05}]
+             spot: false, billing: 1s, interruptions: 0.05, no_capacity: 0.2}]
+
+`no_capacity` is the part of launches that the cloud refuses, or the hours in which it refuses all:
+`[mon-fri 09:00-19:00 Asia/Seoul]`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +16,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from atoll import document as documents
-from atoll.client.views import AgentView, GroupView, OfferView, SiteView, SlotsView
+from atoll import hours
+from atoll.agent import driver
+from atoll.client.views import AgentView, GroupView, ShapeView, SiteView, SlotsView
+from atoll.document.common import driver as driver_of
 from atoll.errors import Invalid
 from atoll.fields import Fields
 from atoll.group import Group, GroupKind
@@ -21,7 +27,8 @@ from atoll.instance import Shape
 from atoll.money import micros
 from atoll.site import Site
 from atoll.slots import Gpu, Slots
-from federation.simulate.model import Machine, Setup
+from federation.control.hours import check_zone
+from federation.simulate.model import Lack, Machine, Setup
 
 EXAMPLE = Path(__file__).with_name("example.yaml")
 MAX_MACHINES = 200_000
@@ -42,7 +49,7 @@ class Installation(Protocol):
         """Return all agents that are there."""
         ...
 
-    def shapes(self, provider: str) -> list[OfferView]:
+    def shapes(self, provider: str) -> list[ShapeView]:
         """Return what a provider's cloud has to offer."""
         ...
 
@@ -68,12 +75,15 @@ def of_document(document: object) -> Setup:
     by_name = {group.name: group for group in groups}
     machines = [m for n, each in enumerate(_items(doc, "machines")) for m in _machines(each, n, by_name)]
     below = doc.section("shapes")
-    shapes = {
-        name: tuple(_shape(each, name, n) for n, each in enumerate(_items(below, name))) for name in below.names()
-    }
+    shapes: dict[str, tuple[Shape, ...]] = {}
+    lacks: dict[tuple[str, str], Lack] = {}
+    for name in below.names():
+        found = [_shape(each, name, n) for n, each in enumerate(_items(below, name))]
+        shapes[name] = tuple(shape for shape, _ in found)
+        lacks |= {(name, shape.key): lack for shape, lack in found if lack != Lack()}
     below.done()
     doc.done()
-    return checked(Setup(sites=sites, groups=groups, machines=tuple(machines), shapes=shapes))
+    return checked(Setup(sites=sites, groups=groups, machines=tuple(machines), shapes=shapes, lacks=lacks))
 
 
 def of_installation(there: Installation) -> Setup:
@@ -82,7 +92,9 @@ def of_installation(there: Installation) -> Setup:
     fixed = {group.name for group in groups if group.kind is GroupKind.FIXED}
     providers = sorted({group.provider for group in groups if group.kind is GroupKind.ELASTIC})
     machines = tuple(
-        Machine(id=agent.id, site=agent.site, group=agent.group, capacity=slots(agent.capacity))
+        Machine(
+            id=agent.id, site=agent.site, group=agent.group, capacity=slots(agent.capacity), driver=driver(agent.facts)
+        )
         for agent in sorted(there.agents(), key=lambda agent: agent.id)
         if agent.group in fixed and not agent.instance
     )
@@ -140,14 +152,15 @@ def _machines(document: Mapping[str, Any], number: int, groups: Mapping[str, Gro
         raise Invalid(f"{doc.path}.group is {name!r}, and the setup has no fixed group of that name")
     prefix = doc.text("name") or f"{name}-{number}"
     count, capacity = doc.integer("count", 1, low=1, high=MAX_MACHINES), _slots(doc)
+    version = driver_of(doc)
     doc.done()
     return [
-        Machine(id=f"{prefix}-{n:0{len(str(count))}}", site=group.site, group=name, capacity=capacity)
+        Machine(id=f"{prefix}-{n:0{len(str(count))}}", site=group.site, group=name, capacity=capacity, driver=version)
         for n in range(1, count + 1)
     ]
 
 
-def _shape(document: Mapping[str, Any], provider: str, number: int) -> Shape:
+def _shape(document: Mapping[str, Any], provider: str, number: int) -> tuple[Shape, Lack]:
     doc = Fields(document, f"setup.shapes.{provider}[{number}]")
     rate = doc.raw("interruptions")
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 3600):
@@ -166,10 +179,26 @@ def _shape(document: Mapping[str, Any], provider: str, number: int) -> Shape:
         billing_s=doc.seconds("billing", 1.0, low=0.001),
         interruptions=None if rate is None else float(rate),
     )
+    lack = _lack(doc)
     doc.done()
     if not shape.price:
         raise Invalid(f"{doc.path}.price is missing", hint="units an hour; a shape without a price is never chosen")
-    return shape
+    return shape, lack
+
+
+def _lack(doc: Fields) -> Lack:
+    value = doc.raw("no_capacity")
+    if value is None:
+        return Lack()
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        found = tuple(hours.parse(each) for each in value)
+        for each in found:
+            check_zone(each.zone)
+        return Lack(hours=found)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        advice = "a part of launches, like 0.2, or hours: [mon-fri 09:00-19:00 Asia/Seoul]"
+        raise Invalid(f"{doc.path}.no_capacity cannot be {value!r}", hint=advice)
+    return Lack(part=float(value))
 
 
 def _slots(doc: Fields) -> Slots:
@@ -179,7 +208,7 @@ def _slots(doc: Fields) -> Slots:
     return Slots(doc.milli("cpu", 1000), doc.bytes("memory", 2**30), doc.bytes("disk", 0), gpu)
 
 
-def _offered(provider: str, view: OfferView) -> Shape:
+def _offered(provider: str, view: ShapeView) -> Shape:
     name, zone, _ = (*view.target.rsplit("/", 2), "", "")[:3]
     return Shape(
         provider=provider,
@@ -189,4 +218,6 @@ def _offered(provider: str, view: OfferView) -> Shape:
         price=micros(view.price),
         spot=view.spot,
         start_s=view.start_s,
+        billing_s=view.billing_s,
+        interruptions=view.interruptions,
     )

@@ -6,10 +6,16 @@ Our own form, written by `atoll simulate --save`, is JSON lines (`.jsonl`) or CS
     at           submission: Unix seconds, or an ISO 8601 time (UTC where it names no zone)
     duration_s   seconds that it ran for, undisturbed
     cpu, gpu     cores and devices a member (0.5 is half of one); memory: 16GiB
-    gpu_models   models that will do: T4|L4
-    nodes, project, id, expected_s, priority, max_price (units an hour), max_wait_s, deadline_s
+    gpu_models   models that will do: T4|L4; gpu_memory, gpu_memory_max: bytes of each; driver: the oldest that will do
+    nodes, project, id, expected_s, priority, max_price (units an hour), max_total, max_wait_s, deadline_s
     spot         false: refuses spot machines
-    checkpoint   true, or the seconds of work that a move costs: it may be moved
+    preemptible, protect, protect_after_s
+    checkpoint   true, or the seconds of work that a move costs: it may be moved; checkpoint_every_s, checkpoint_grace_s
+    sites, groups, labels     where it may run: hall|annex, floor=2|room=b
+    near, data (bytes there), together, spread
+    type, owner, tags         for policies; tags as labels
+
+Where a column may have several texts, JSON may also have a list.
 """
 
 import csv
@@ -110,22 +116,11 @@ def _jobs(path: Path, rows: Iterable[tuple[int, Row]], reader: "Reader", cluster
 
 def _own(row: Row, number: int) -> Job | None:
     """Read a line of our own form."""
-    gpu, cpu = parse_milli(_text(row, "gpu", "0")), _text(row, "cpu")
-    if not gpu and not cpu:
-        raise ValueError("asks for neither cpu nor gpu")
-    memory = _text(row, "memory")
-    models = tuple(sorted(filter(None, _text(row, "gpu_models").split("|"))))
-    share = max(1, gpu) / 1000
     return Job(
         id=_text(row, "id", f"line-{number}"),
         at=_moment(row["at"]),
         duration_s=_positive(row["duration_s"], "duration_s"),
-        request=Request(
-            parse_milli(cpu) if cpu else round(CPU_PER_GPU * share),
-            parse_bytes(memory) if memory else (round(MEMORY_PER_GPU * share) if gpu else 256 * MIB),
-            parse_bytes(_text(row, "disk", "0")),
-            GpuRequest(gpu, models),
-        ),
+        request=_asks(row),
         nodes=int(_text(row, "nodes", "1")),
         project=_text(row, "project"),
         expected_s=_number(row, "expected_s"),
@@ -133,34 +128,75 @@ def _own(row: Row, number: int) -> Job | None:
         spot=_flag(row, "spot", default=True),
         preemptible=_flag(row, "preemptible", default=False),
         protect=_flag(row, "protect", default=False),
-        checkpoint=_checkpoint(_text(row, "checkpoint")),
-        max_price=money.micros(price) if (price := _number(row, "max_price")) is not None else None,
+        protect_after_s=_number(row, "protect_after_s"),
+        checkpoint=_checkpoint(row),
+        max_price=_money(row, "max_price"),
+        max_total=_money(row, "max_total"),
         max_wait_s=_number(row, "max_wait_s"),
         deadline_s=_number(row, "deadline_s"),
+        sites=_texts(row, "sites"),
+        groups=_texts(row, "groups"),
+        labels=tuple(_pair(each) for each in _texts(row, "labels")),
+        near=_text(row, "near"),
+        data=parse_bytes(_text(row, "data", "0")),
+        together=_flag(row, "together", default=False),
+        spread=_flag(row, "spread", default=False),
+        type=_text(row, "type", "batch"),
+        owner=_text(row, "owner"),
+        tags=_texts(row, "tags"),
+    )
+
+
+def _asks(row: Row) -> Request:
+    gpu, cpu, memory = parse_milli(_text(row, "gpu", "0")), _text(row, "cpu"), _text(row, "memory")
+    if not gpu and not cpu:
+        raise ValueError("asks for neither cpu nor gpu")
+    share = max(1, gpu) / 1000
+    return Request(
+        parse_milli(cpu) if cpu else round(CPU_PER_GPU * share),
+        parse_bytes(memory) if memory else (round(MEMORY_PER_GPU * share) if gpu else 256 * MIB),
+        parse_bytes(_text(row, "disk", "0")),
+        GpuRequest(
+            gpu,
+            tuple(sorted(_texts(row, "gpu_models"))),
+            parse_bytes(_text(row, "gpu_memory", "0")),
+            parse_bytes(_text(row, "gpu_memory_max", "0")),
+            tuple(int(part) for part in _text(row, "driver").split(".") if part),
+        ),
     )
 
 
 def dump(job: Job) -> dict[str, object]:
     """Return a job as a line of our own form; what is as usual is left out."""
-    request = job.request
+    request, gpu, keeps = job.request, job.request.gpu, job.checkpoint
     row: dict[str, object] = {"id": job.id, "at": job.at, "duration_s": job.duration_s, "cpu": request.cpu / 1000}
     row["memory"] = request.memory
-    extra: dict[str, object] = {
+    other: dict[str, object] = {
         "disk": request.disk,
-        "gpu": request.gpu.milli / 1000,
-        "gpu_models": "|".join(request.gpu.models),
+        "gpu": gpu.milli / 1000,
+        "gpu_models": list(gpu.models),
+        "gpu_memory": gpu.memory,
+        "gpu_memory_max": gpu.memory_max,
+        "driver": ".".join(map(str, gpu.driver)),
         "nodes": job.nodes if job.nodes > 1 else 0,
-        "project": job.project,
-        "expected_s": job.expected_s,
-        "priority": job.priority,
-        "max_price": None if job.max_price is None else job.max_price / money.PER_UNIT,
-        "max_wait_s": job.max_wait_s,
-        "deadline_s": job.deadline_s,
-        "checkpoint": job.checkpoint.lost if job.checkpoint else None,
-        "preemptible": job.preemptible,
-        "protect": job.protect,
+        "labels": [f"{name}={value}" for name, value in job.labels],
+        "type": job.type if job.type != "batch" else "",
     }
-    row.update({key: value for key, value in extra.items() if value})
+    for name in ("project", "priority", "preemptible", "protect", "near", "data", "together", "spread", "owner"):
+        other[name] = getattr(job, name)
+    other |= {name: list(getattr(job, name)) for name in ("sites", "groups", "tags")}
+    row |= {name: value for name, value in other.items() if value}
+    limits: dict[str, object] = {
+        name: getattr(job, name) for name in ("expected_s", "max_wait_s", "deadline_s", "protect_after_s")
+    }
+    for name, amount in (("max_price", job.max_price), ("max_total", job.max_total)):
+        limits[name] = None if amount is None else amount / money.PER_UNIT
+    if keeps:
+        usual = Checkpoint()
+        limits["checkpoint"] = keeps.lost
+        limits["checkpoint_every_s"] = None if keeps.every == usual.every else keeps.every
+        limits["checkpoint_grace_s"] = None if keeps.grace == usual.grace else keeps.grace
+    row |= {name: value for name, value in limits.items() if value is not None}
     return row if job.spot else {**row, "spot": False}
 
 
@@ -212,6 +248,25 @@ def _text(row: Row, key: str, default: str = "") -> str:
     return default if value is None or value == "" else str(value).strip()
 
 
+def _texts(row: Row, key: str) -> tuple[str, ...]:
+    value = row.get(key)
+    if isinstance(value, list):
+        return tuple(str(each) for each in value)
+    return tuple(filter(None, _text(row, key).split("|")))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, mark, value = text.partition("=")
+    if not mark:
+        raise ValueError(f"labels have {text!r}: write name=value")
+    return name, value
+
+
+def _money(row: Row, key: str) -> int | None:
+    amount = _number(row, key)
+    return None if amount is None else money.micros(amount)
+
+
 def _number(row: Row, key: str) -> float | None:
     text = _text(row, key)
     return _finite(text, key) if text else None
@@ -241,12 +296,16 @@ def _flag(row: Row, key: str, *, default: bool) -> bool:
     return text in _TRUE if text else default
 
 
-def _checkpoint(text: str) -> Checkpoint | None:
-    if not text or text.lower() in ("false", "no"):
+def _checkpoint(row: Row) -> Checkpoint | None:
+    text, usual = _text(row, "checkpoint").lower(), Checkpoint()
+    if not text or text in ("false", "no"):
         return None
-    if text.lower() in ("true", "yes"):
-        return Checkpoint()
-    return Checkpoint(lost=_finite(text, "checkpoint"))
+    every, grace = _number(row, "checkpoint_every_s"), _number(row, "checkpoint_grace_s")
+    return Checkpoint(
+        lost=usual.lost if text in ("true", "yes") else _finite(text, "checkpoint"),
+        every=usual.every if every is None else every,
+        grace=usual.grace if grace is None else grace,
+    )
 
 
 def _moment(value: object) -> float:

@@ -10,15 +10,23 @@ from dataclasses import replace
 
 from atoll.group import Group, GroupKind
 from atoll.instance import Shape
+from atoll.offer import WAIT_VALUE, OfferKind
 from atoll.slots import Slots
 from atoll.states import AgentState, Reason
 from autoscaler.limits import Ceiling, Limits
+from autoscaler.pools import predict
+from autoscaler.predict import Arrivals, Ready
 from autoscaler.view import AgentView, ColdView, GroupView, PendingView
-from federation.control.hours import hot_count, open_now
-from federation.routing.capacity import Capacity, Launchable, Seat
+from federation.control.arrivals import pools
+from federation.control.hours import hot_count, next_change, open_now
+from federation.routing.capacity import Capacity, Launchable, Seat, Standby
 from federation.simulate.ledger import Ledger
-from federation.simulate.model import MachineUse, Options, Setup
+from federation.simulate.model import Job, Machine, MachineUse, Options, Setup
 from federation.simulate.places import Launched, Member, Place, Task, billed
+from federation.simulate.refusals import Refusals
+
+FORGET_S = 3600.0
+"""How often what is too old to predict from is dropped."""
 
 
 class World:
@@ -27,8 +35,11 @@ class World:
     `changes` counts whatever a plan depends on beside the waiting sessions and the time.
     """
 
-    def __init__(self, setup: Setup, options: Options, began: float) -> None:
+    def __init__(self, setup: Setup, options: Options, began: float, wait_value: int = WAIT_VALUE) -> None:
         self.capacity = Capacity()
+        self.awaited: dict[str, list[Task]] = {}
+        """Who is to be served by what machine, as the last plan says, by instance."""
+        self._wait_value = wait_value
         for site in setup.sites:
             self.capacity.set_site(site.name, region=site.labels.get("region", ""), egress=site.egress)
         self.groups = {group.name: _with_idle(group, options.idle_s) for group in setup.groups}
@@ -36,11 +47,16 @@ class World:
         self.ledger = Ledger(setup, began)
         self.gone: list[MachineUse] = []
         self.changes = 0
+        self.refusals = Refusals(setup, options)
         self._setup = setup
         self._labels = _labels(setup)
         self._open = {name: open_now(group.hours, began) for name, group in self.groups.items()}
+        self._opens_at = {name: next_change(group.hours, began) for name, group in self.groups.items() if group.hours}
         self._shapes = {name: _offered(group, setup) for name, group in self.groups.items()}
-        self._room: dict[str, int] = {}
+        self._start_s = {name: max((s.start_s for s in of), default=0.0) for name, of in self._shapes.items()}
+        self._room: dict[str, tuple[int, dict[str, str]]] = {}
+        self._arrivals = {pool: Arrivals() for pool in pools(self.groups.values())}
+        self._forgot_at = began
         self._members: dict[str, dict[str, Place]] = {name: {} for name in self.groups}
         self._launched: dict[str, dict[str, Launched]] = {name: {} for name in self.groups}
         self._pending: dict[str, dict[str, Launched]] = {name: {} for name in self.groups}
@@ -50,7 +66,7 @@ class World:
         self._dirty: dict[str, Place] = {}
         prices = {site.name: site.price for site in setup.sites}
         for machine in setup.machines:
-            self._add_fixed(machine.id, machine.site, machine.group, machine.capacity, prices[machine.site], began)
+            self._add_fixed(machine, prices[machine.site], began)
         self.settle(began)
 
     # -- what the router sees ---------------------------------------------------------------------
@@ -60,13 +76,15 @@ class World:
         for name, group in self.groups.items():
             if group.hours and self._open[name] is not open_now(group.hours, now):
                 self._open[name] = not self._open[name]
+                self._opens_at[name] = next_change(group.hours, now)
                 self._dirty.update(self._members[name])
         for place in self._dirty.values():
             self._seat(place)
         self._dirty.clear()
         for group in self.groups.values():
             if group.kind is GroupKind.ELASTIC:
-                self._offer(group)
+                self._offer(group, now)
+        self.capacity.set_standbys(self._standbys(now))
         return self.capacity
 
     def _seat(self, place: Place) -> None:
@@ -91,8 +109,9 @@ class World:
                 open=closed is Reason.NONE,
                 why_closed=closed,
                 message=why,
+                opens_at=self._opens_at[place.group] if closed is Reason.OUTSIDE_HOURS else None,
                 labels=self._labels[place.group],
-                driver=self.groups[place.group].driver,
+                driver=place.driver or self.groups[place.group].driver,
                 owned=not launched,
                 provider=shape.provider,
                 shape=shape.name if launched else "",
@@ -100,16 +119,20 @@ class World:
             )
         )
 
-    def _offer(self, group: Group) -> None:
-        room = max(0, group.size.max - sum(not m.stopped for m in self._launched[group.name].values()))
-        ceilings = self._ceilings(group)
-        if not ceilings and self._room.get(group.name) == room:
+    def _offer(self, group: Group, now: float) -> None:
+        room = self._free(group)
+        ceilings, blocked = self._ceilings(group), self.refusals.blocked(self._shapes[group.name], now)
+        if not ceilings and self._room.get(group.name) == (room, blocked):
             return
-        self._room[group.name] = room
+        self._room[group.name] = (room, blocked)
         limits = Limits(ceilings)
         offered = []
         for shape in self._shapes[group.name]:
-            short = limits.short(group.provider, shape)
+            why, text = Reason.NONE, ""
+            if shape.key in blocked:
+                why, text = Reason.BACKOFF, blocked[shape.key]
+            elif short := limits.short(group.provider, shape):
+                why, text = Reason.QUOTA, short.text(shape)
             offered.append(
                 Launchable(
                     group=group.name,
@@ -117,13 +140,45 @@ class World:
                     provider=group.provider,
                     shape=shape,
                     room=room,
-                    blocked=Reason.QUOTA if short else Reason.NONE,
-                    message=short.text(shape) if short else "",
+                    blocked=why,
+                    message=text,
                     labels=self._labels[group.name],
                     driver=group.driver,
                 )
             )
         self.capacity.set_launchables(group.name, offered)
+
+    def _standbys(self, now: float) -> list[Standby]:
+        """Return the machines that are on their way, with what is over on them, and those that are stopped."""
+        found = []
+        for name, machines in self._launched.items():
+            coming, group = self._pending[name], self.groups[name]
+            stopped = [(key, machine) for key, machine in machines.items() if machine.stopped]
+            room = self._free(group) if coming or stopped else 0
+            for key, machine in (*coming.items(), *stopped):
+                shape, waiting = machine.shape, self._expecting(key) if key in coming else []
+                due = machine.since + shape.start_s - now
+                found.append(
+                    Standby(
+                        group=name,
+                        site=group.site,
+                        provider=group.provider,
+                        shape=shape,
+                        room=room,
+                        labels=self._labels[name],
+                        driver=group.driver,
+                        instance=key,
+                        kind=OfferKind.PENDING if key in coming else OfferKind.COLD,
+                        start_s=max(0.0, due) if key in coming else shape.start_s,
+                        free=_left(shape.slots, waiting),
+                        sessions=tuple(task.job.id for task in waiting),
+                    )
+                )
+        return found
+
+    def _free(self, group: Group) -> int:
+        """Return how many machines more a group may have running."""
+        return max(0, group.size.max - sum(not machine.stopped for machine in self._launched[group.name].values()))
 
     def _ceilings(self, group: Group) -> tuple[Ceiling, ...]:
         """Return the limits of the group's account with what all launched machines of that provider take of them."""
@@ -140,40 +195,58 @@ class World:
 
     # -- what the planner sees --------------------------------------------------------------------
 
-    def views(self, awaits: dict[str, list[str]], now: float, *, gangs: bool) -> list[GroupView]:
-        """Return the planner's views; `awaits` are the instances that each waiting session was told to expect.
+    def views(self, now: float, *, gangs: bool) -> list[GroupView]:
+        """Return the planner's views.
 
         Of a fixed group, whose agents a plan lends to gangs only, agents are drawn where a gang waits.
         """
-        expecting: dict[str, list[str]] = {}
-        for session, instances in awaits.items():
-            for instance in instances:
-                expecting.setdefault(instance, []).append(session)
-        return [self._view(group, expecting, now, gangs) for group in self.groups.values()]
+        return [self._view(group, now, gangs) for group in self.groups.values()]
 
-    def _view(self, group: Group, expecting: dict[str, list[str]], now: float, gangs: bool) -> GroupView:
+    def _expecting(self, instance: str) -> list[Task]:
+        """Return who still waits of those that a machine is to serve."""
+        return [task for task in self.awaited.get(instance, ()) if task.waits]
+
+    def came(self, job: Job) -> None:
+        """A job was submitted: groups that predict their hot pools learn from it."""
+        for pool, arrivals in self._arrivals.items():
+            if count := pool.units(job.request, job.nodes, job.sites, job.groups):
+                arrivals.note(job.at, count)
+
+    def _predicted(self, view: GroupView, now: float) -> Ready:
+        if now - self._forgot_at > FORGET_S:
+            self._forgot_at = now
+            for arrivals in self._arrivals.values():
+                arrivals.forget(now)
+        found = (arrivals for pool, arrivals in self._arrivals.items() if pool.group == view.group.name)
+        return next((predict(view, arrivals, now, self._wait_value) for arrivals in found), Ready())
+
+    def _view(self, group: Group, now: float, gangs: bool) -> GroupView:
         name, elastic = group.name, group.kind is GroupKind.ELASTIC
         members = self._members[name].values() if elastic or gangs else ()
-        return GroupView(
+        view = GroupView(
             group=group,
             agents=tuple(place.seen or self._agent(place, now) for place in members),
             pending=tuple(
-                PendingView(instance=key, shape=machine.shape, sessions=tuple(expecting.get(key, ())))
+                PendingView(instance=key, shape=machine.shape, sessions=tuple(t.job.id for t in self._expecting(key)))
                 for key, machine in self._pending[name].items()
             ),
             cold=tuple(ColdView(instance=key, shape=m.shape) for key, m in self._launched[name].items() if m.stopped),
             shapes=self._shapes[name],
+            blocked=self.refusals.blocked(self._shapes[name], now),
             limits=self._ceilings(group),
             since_growth_s=now - self._grew_at.get(name, -1e9),
             hot=hot_count(group, now) if elastic and group.pools.hot_times else None,
         )
+        return replace(view, predicted=self._predicted(view, now)) if group.pools.predict else view
 
     def _agent(self, place: Place, now: float) -> AgentView:
         """Return the planner's view of an agent; a busy one's holds until something changes there.
 
-        What runs there is told only where the group consolidates: nothing else moves for the planner.
+        What runs there is told only where it may move: where the group consolidates, or something has a deadline.
         """
-        tells = self.groups[place.group].scale_down.consolidate
+        tells = self.groups[place.group].scale_down.consolidate or any(
+            task.job.deadline_s is not None for task in place.tasks.values()
+        )
         view = AgentView(
             id=place.id,
             instance=place.machine.id if place.machine else "",
@@ -181,8 +254,12 @@ class World:
             capacity=place.capacity,
             free=place.free,
             sessions=tuple(place.holding),
-            protected=any(task.job.protect for task in place.tasks.values()),
-            running=tuple(task.view(now) for task in place.tasks.values() if task.job.checkpoint) if tells else (),
+            protected=any(task.protected(now) for task in place.tasks.values()),
+            running=tuple(
+                task.view(now, self._start_s[place.group])
+                for task in place.tasks.values()
+                if tells and task.job.checkpoint
+            ),
             idle_s=0.0 if place.holding else now - place.idle_since,
             paid_s=_paid_s(place, now),
             state=place.state,
@@ -193,6 +270,10 @@ class World:
         if place.holding and not tells:
             place.seen = view
         return view
+
+    def offered(self, group: Group) -> tuple[Shape, ...]:
+        """Return the shapes that a group may launch, to be had now or not."""
+        return self._shapes[group.name]
 
     @property
     def restless(self) -> bool:
@@ -261,11 +342,19 @@ class World:
     # -- machines ---------------------------------------------------------------------------------
 
     def launch(self, instance: str, group: Group, shape: Shape, now: float) -> Launched:
-        """Order a machine: it costs from now on."""
+        """Order a machine: it costs from now on, unless there is none to be had: who orders it learns that later."""
         machine = Launched(instance, group, shape, launched_at=now, since=now)
+        machine.refused = self.refusals.refuses(shape, instance, now)
         self._launched[group.name][instance] = machine
         self._begin(machine, now)
         return machine
+
+    def refuse(self, machine: Launched, now: float) -> float:
+        """The cloud had no capacity for a machine; return when its shape is asked for again."""
+        del self._pending[machine.group.name][machine.id]
+        del self._launched[machine.group.name][machine.id]
+        self.changes += 1
+        return self.refusals.failed(machine.shape, now)
 
     def start(self, instance: str, group: str, now: float) -> Launched:
         """Start a stopped machine."""
@@ -280,13 +369,15 @@ class World:
         self.changes += 1
         self._pending[machine.group.name][machine.id] = machine
         self._grew_at[machine.group.name] = now
-        self.ledger.capacity(machine.group.site, machine.shape.slots, 1, now)
+        if not machine.refused:
+            self.ledger.capacity(machine.group.site, machine.shape.slots, 1, now)
 
     def join(self, machine: Launched, now: float) -> Place:
         """A machine's agent has registered."""
         del self._pending[machine.group.name][machine.id]
         if machine.joined_at is None:
             machine.joined_at = now
+            self.refusals.made(machine.shape)
         shape, group = machine.shape, machine.group
         place = Place(f"a-{machine.id}", group.site, group.name, shape.slots, shape.price or 0, shape, machine)
         place.free, place.idle_since = shape.slots, now
@@ -359,11 +450,12 @@ class World:
         self.ledger.pay(machine.group.site, paid)
         self.ledger.capacity(machine.group.site, machine.shape.slots, -1, now)
 
-    def _add_fixed(self, key: str, site: str, group: str, capacity: Slots, price: int, now: float) -> None:
-        shape = Shape(provider="", name=key, zone=site, slots=capacity, price=price or None)
-        place = Place(key, site, group, capacity, price, shape, free=capacity, idle_since=now)
-        self.places[key] = self._members[group][key] = place
-        self.ledger.capacity(site, capacity, 1, now)
+    def _add_fixed(self, machine: Machine, price: int, now: float) -> None:
+        key, site, has = machine.id, machine.site, machine.capacity
+        shape = Shape(provider="", name=key, zone=site, slots=has, price=price or None)
+        place = Place(key, site, machine.group, has, price, shape, free=has, driver=machine.driver, idle_since=now)
+        self.places[key] = self._members[machine.group][key] = place
+        self.ledger.capacity(site, has, 1, now)
         self._touch(place)
 
 
@@ -373,6 +465,14 @@ def _paid_s(place: Place, now: float) -> float:
     if place.machine is None or period <= 1.0 or place.holding:
         return 0.0
     return period - (now - place.machine.since) % period
+
+
+def _left(whole: Slots, tasks: Iterable[Task]) -> Slots:
+    """Return what a member of each of these tasks leaves of a machine."""
+    for task in tasks:
+        if taken := whole.take(task.demand.request):
+            whole = whole - taken
+    return whole
 
 
 def _labels(setup: Setup) -> dict[str, tuple[tuple[str, str], ...]]:

@@ -38,8 +38,8 @@ class Control:
         match message:
             case wire.Hello():
                 self.hellos.append(message)
-                fields = {"kill": [], "forget": [], **self.welcome}
-                link.send(self.refuse or wire.Welcome(protocol=1, epoch=1, **fields))  # type: ignore[arg-type]
+                fields = {"protocol": 1, "kill": [], "forget": [], **self.welcome}
+                link.send(self.refuse or wire.Welcome(epoch=1, **fields))  # type: ignore[arg-type]
                 self.registered += self.refuse is None
             case wire.Report(report):
                 self.reports.append(report)

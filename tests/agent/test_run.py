@@ -1,7 +1,7 @@
 """The agent's shell over the memory network, against a control end that keeps everything it is told."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -15,7 +15,10 @@ from tests.agent.control import ME, RUN, Control, until
 from tests.fakes.journal import MemoryJournal
 from tests.fakes.runtime import MemoryRuntime
 from tunnel import wire
+from tunnel.lanes import Lane, Use
 from tunnel.memory import MemoryNetwork
+from tunnel.redial import RedialledTransport
+from tunnel.relay import Relay
 from tunnel.stream import StreamReset
 
 
@@ -351,6 +354,39 @@ async def test_a_stream_reaches_the_app_both_ways_with_half_close(house: House) 
     stream.write_eof()
     await until(lambda: user.lost)
     assert user.got.endswith(b"x<end>")
+
+
+async def test_a_data_connection_serves_the_same_streams() -> None:
+    house = House()
+    relay = Relay(SystemChance())
+    house.network.listen(house.control.accept, relay.accept)
+    house.begin(lines=house.network.dialer(ME, data=True))
+    await house.registered()
+    house.runtime.apps[8080] = Echo
+    house.control.start(apps={"web": 8080})
+    await until(lambda: house.control.states() == ["starting", "running"])
+    assert house.control.link is not None
+    relay.linked(ME, house.control.link, boot="b", dials=True)
+    opening = wire.OpenStream(run=RUN, app="web", resume=bytes(16))
+
+    async def dial(make: Callable[[], asyncio.Protocol]) -> None:
+        assert (await relay.open(ME, opening, make(), use=Use.BULK)).choice.lane is Lane.DATA
+
+    user = User()
+    stream = RedialledTransport(opening.resume, dial, chance=SystemChance())
+    stream.attach(user)
+    stream.start()
+    stream.write(b"x" * 1_000_000)
+    await until(lambda: len(user.got) == 1_000_000)
+    stream.write_eof()
+    await until(lambda: user.lost)
+    assert user.got.endswith(b"x<end>")
+    refused = User()
+    await relay.open(ME, wire.OpenStream(run=RUN, port=9), refused, use=Use.BULK)
+    await until(lambda: refused.lost)
+    await house.shell.stop()
+    await asyncio.gather(house.task)
+    relay.close("test over")
 
 
 @pytest.mark.parametrize(

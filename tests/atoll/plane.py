@@ -99,6 +99,7 @@ class Plane:
         self.shadow = ""
         self.rule_problems: list[views.RuleProblemView] = []
         self.ranked: list[views.OfferView] = []
+        self.outlook = ("place", "PLACED", "", "")
         self.bodies: list[Any] = []
         self.streams = 0
         self.hang = False
@@ -341,9 +342,10 @@ class Plane:
 
     async def _offers(self, request: web.Request) -> web.Response:
         self.bodies.append(await request.json())
+        outcome, reason, message, hint = self.outlook
         decision = views.DecisionView(
-            at=0.0, outcome="place", reason="PLACED", message="", hint="", taken=[], ranked=self.ranked, rejected=[],
-            considered=len(self.ranked),
+            at=0.0, outcome=outcome, reason=reason, message=message, hint=hint, taken=[], ranked=self.ranked,
+            rejected=[], considered=len(self.ranked),
         )  # fmt: skip
         return reply(decision)
 

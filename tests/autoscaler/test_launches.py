@@ -81,6 +81,20 @@ def test_spot_that_is_taken_away_often_is_not_cheap_for_long_sessions() -> None:
     assert [step.shape for step in planned(views, [long]).steps] == [shape(4, 100_000)]
 
 
+def test_what_waiting_is_worth_decides_between_soon_and_cheap() -> None:
+    soon = dataclasses.replace(shape(4, 200_000, "soon"), start_s=10.0)
+    late = dataclasses.replace(shape(4, 100_000, "late"), start_s=400.0)
+    gang = [demand(nodes=2)]
+    for value, name in ((10, "late"), (10_000, "soon")):
+        terms = Terms(wait_value=value)
+        for asked in ([demand()], gang):
+            launched = planned([view(shapes=(late, soon))], asked, terms)
+            assert {step.shape.name for step in launched.steps if step.shape} == {name}
+        assert terms.beside(demand(), group(), dataclasses.replace(soon, spot=True)) > Terms(wait_value=0).beside(
+            demand(), group(), dataclasses.replace(soon, spot=True)
+        )
+
+
 def test_what_a_policy_denies_is_not_launched_and_stands_for_nothing_else() -> None:
     def denied(asked: Demand, of: Group, one: Shape) -> bool:
         return asked.project == "p" and one.name == "cheap"

@@ -96,6 +96,8 @@ def test_a_group_that_asked_for_it_is_predicted_at_the_price_of_a_slot() -> None
     for minute in range(0, 60, 3):
         seen.counts[minute] = 0  # in two of three minutes only
     assert predict(view(of=asked, shapes=(dear, cheap)), seen, 3600.0) == Ready(3, 3)
+    assert predict(view(of=asked, shapes=(dear,)), seen, 3600.0, 1) == Ready(0, 3)
+    assert predict(view(of=asked, shapes=(dear,)), seen, 3600.0, 1000) == Ready(3, 3)
     refused = {cheap.key: "no capacity"}
     other = dataclasses.replace(dear, name="dear")
     assert predict(view(of=asked, shapes=(other, cheap), blocked=refused), seen, 3600.0) == Ready(0, 3)

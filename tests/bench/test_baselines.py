@@ -3,7 +3,7 @@ import random
 import pytest
 
 from bench.baselines import BASELINES, BOOT_S, SIZES, Karpenter, OneEach, Ray, Threshold, Work, fluid
-from bench.trace import CASES, Point, ours
+from bench.trace import CASES, Point, at_wait, ours
 
 DAY = 86400.0
 
@@ -51,6 +51,19 @@ def test_threshold_has_machines_ready() -> None:
     work = [Work(float(at), 5000.0, 1) for at in range(0, 6000, 60)]
     result = Threshold(work, 64, DAY).run()
     assert result.wait(0.95, (0.0, DAY)) == 0.0
+
+
+def test_a_higher_threshold_costs_less_and_waits_longer() -> None:
+    work = jobs()
+    tight, usual = Threshold(jobs(), 16, 10 * DAY, high=1.0, low=0.8).run(), Threshold(work, 16, 10 * DAY).run()
+    assert tight.gpu_hours((0.0, 10 * DAY)) < usual.gpu_hours((0.0, 10 * DAY))
+    assert tight.mean_wait((0.0, 10 * DAY)) > usual.mean_wait((0.0, 10 * DAY))
+
+
+def test_a_curve_is_read_between_its_settings() -> None:
+    curve = [(3.0, 10.0, 0.0, 0.0), (2.0, 110.0, 0.0, 0.0), (2.5, 120.0, 0.0, 0.0), (4.0, 10.0, 0.0, 0.0)]
+    assert [at_wait(curve, wait) for wait in (5, 10, 60, 110, 500)] == [None, 3.0, 2.5, 2.0, 2.0]
+    assert at_wait([], 5) is None
 
 
 @pytest.mark.parametrize("name", BASELINES)

@@ -21,7 +21,25 @@ TIMES = {
     "BACKOFF_S": "1",
     "BACKOFF_MAX_S": "2",
     "APPEARS_S": "1",
+    "ABSENT_AFTER_S": "3",
 }
+
+SIM = """
+kind: provider
+name: sim
+type: sim
+settings: {boot_s: 0.1}
+---
+kind: group
+name: burst
+site: far
+provider: sim
+shapes: [cpu-1]
+spot: false
+labels: {made: by-test}
+scale_down: {idle: 1s, cooldown: 1s}
+"""
+"""The group `burst` at the pretend cloud, of machines at 0.024 USD an hour, which end soon."""
 
 
 def installation(folder: Path, network: Network | None, env: Mapping[str, str] | None = None) -> Installation:

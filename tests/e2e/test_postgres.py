@@ -15,9 +15,11 @@ def test_an_installation_on_postgresql(tmp_path: Path, postgres_server: Postgres
     with Installation(tmp_path, env={"ATOLL_DATABASE__URL": postgres_server.new_database()}) as at:
         at.up()
         assert at.atoll("run", "--", "python3", "-c", "print(6*7)") == "42\n"
-        [name] = at.atoll("run", "--detach", "--", "sh", "-c", "sleep 2; exit 7").split()
+        waits = f"until [ -e {tmp_path}/crashed ]; do sleep 0.1; done; exit 7"
+        [name] = at.atoll("run", "--detach", "--", "sh", "-c", waits).split()
         at.wait([name], {"running"})
         at.kill("control")
+        (tmp_path / "crashed").touch()
         at.up()
         [ended] = at.wait([name], {"failed"})
         assert (ended["exit_code"], ended["attempt"]) == (7, 1)

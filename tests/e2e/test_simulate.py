@@ -8,30 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import browser
+from tests.e2e.burst import SIM
 from tests.e2e.installation import Installation
 from tests.e2e.test_bad_input import told
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("simulate")]
 
 JOBS = 40
-CLOUD = """
+SITES = """
 kind: site
 name: local
 price: 0.10
----
-kind: provider
-name: sim
-type: sim
-settings: {boot_s: 0.1}
----
-kind: group
-name: burst
-site: far
-provider: sim
-shapes: [cpu-1]
-spot: false
-labels: {made: by-test}
-scale_down: {idle: 1s, cooldown: 1s}
 ---
 kind: group
 name: night
@@ -46,7 +33,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     env = {f"ATOLL_TIMES__{key}": "0.2" for key in ("SCHEDULE_S", "LAUNCH_S", "OBSERVE_S")}
     with Installation(tmp_path_factory.mktemp("lived"), slots="cpu=4,memory=4GiB", env=env) as installation:
         installation.up()
-        installation.atoll("apply", "-f", "-", stdin=CLOUD)
+        installation.atoll("apply", "-f", "-", stdin=f"{SITES}---{SIM}")
         names = installation.atoll("run", "--detach", "--count", "6", "--name", "home", "--", "sleep", "0.3").split()
         installation.atoll("run", "--group", "burst", "--name", "away", "--", "true")
         document = {"kind": "session", "name": "stays", "command": ["sleep", "300"], "checkpoint": {"lost": "5s"},
@@ -115,6 +102,11 @@ def test_its_own_history_is_replayed(lived: Installation, tmp_path: Path) -> Non
     assert values["never_ran"] == 0
     assert values["cost"] > 0
     jobs = [json.loads(line) for line in saved.read_text().splitlines()]
+    [again] = json.loads(lived.atoll("simulate", "--trace", str(saved), "-o", "json"))["policies"]
+    assert (again["jobs"], again["never_ran"]) == (8, 0)
+    assert {job["owner"] for job in jobs} == {view["owner"] for view in lived.sessions()}
+    assert [job["tags"] for job in jobs if "tags" in job] == [["kind=long"]]
+    assert [job["groups"] for job in jobs if "groups" in job] == [["burst"]]
     ran = {view["id"]: view["ended_at"] - view["started_at"] for view in lived.sessions() if view["ended_at"]}
     assert {job["id"]: job["duration_s"] for job in jobs if job["id"] in ran} == pytest.approx(
         {key: ran[key] for key in ran if key in {job["id"] for job in jobs}}

@@ -1,6 +1,7 @@
 """A scripted agent: speaks the protocol over any dialer, runs nothing, ends runs when told."""
 
 import asyncio
+from collections.abc import Callable
 
 from atoll.slots import GIB, Slots
 from tunnel import wire
@@ -27,6 +28,7 @@ class ScriptedAgent:
         self.got: list[wire.FromControl] = []
         self.link: Link | None = None
         self.acknowledges = True
+        self.serve: Callable[[], asyncio.Protocol] | None = None
         self._dialer = dialer
 
     async def dial(self) -> None:
@@ -88,7 +90,7 @@ class ScriptedAgent:
                 self.refused = message
 
     def stream_opened(self, link: Link, opening: wire.OpenStream) -> asyncio.Protocol | None:
-        return None
+        return self.serve() if self.serve else None
 
     def lost(self, link: Link, reason: str) -> None:
         if self.link is link:

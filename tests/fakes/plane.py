@@ -38,6 +38,7 @@ from providers.port import Driver
 from providers.port import Finding as Checked
 from providers.prices.feed import Feed
 from tests.fakes.store import MemoryLogs, MemoryStore
+from tunnel.lanes import Use
 
 API_TOKEN = "atk_" + "t" * 40
 NOW = 1_800_000_000.0
@@ -264,6 +265,9 @@ class FakeAgents:
     async def remove(self, ref: str, by: str) -> Agent:
         return await self._move(ref, AgentState.LEFT, by)
 
+    async def revoke(self, ref: str, by: str) -> Agent:
+        return await self._move(ref, AgentState.REVOKED, by)
+
     def live(self, agent: str, /) -> FakeLive | None:
         return self.links.get(agent)
 
@@ -430,7 +434,7 @@ class FakeExplain:
 
 
 class FakeOffers:
-    async def search(self, spec: SessionSpec) -> Decision:
+    async def search(self, spec: SessionSpec, *, project: str, owner: str) -> Decision:
         return DECISION
 
 
@@ -474,7 +478,17 @@ class FakeLinks:
     def accept(self) -> asyncio.BaseProtocol:
         raise Unavailable("no agents here")
 
-    async def open_stream(self, run: str, app: str, port: int, protocol: asyncio.Protocol) -> asyncio.Transport:
+    async def open_stream(
+        self,
+        run: str,
+        app: str,
+        port: int,
+        protocol: asyncio.Protocol,
+        *,
+        use: Use = Use.SHORT,
+        exec: bool = False,
+        user: str = "",
+    ) -> asyncio.Transport:
         self.opened.append((run, app, port))
         where = self.apps.get(app or port)
         if where is None:

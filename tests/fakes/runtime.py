@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from agent.events import RuntimeExited, RuntimeStarted, StartFailed
 from agent.logpump import CHANNELS
-from agent.runtime.port import Observer
+from agent.runtime.port import Guest, Observer
 from atoll.session import SessionSpec
 from atoll.slots import Slots
 
@@ -123,6 +123,11 @@ class MemoryRuntime:
         near.other, far.other = far, near
         app.connection_made(far)
         client.connection_made(near)
+
+    async def enter(
+        self, run: str, argv: Sequence[str], env: Mapping[str, str], descriptors: Sequence[int], *, tty: bool
+    ) -> Guest:
+        raise ProcessLookupError(0, "nobody enters a fake")
 
     def forget(self, run: str) -> None:
         self.processes.pop(run, None)

@@ -2,10 +2,12 @@
 
 import asyncio
 
+from agent.datalines import DataLines
 from atoll.slots import GIB, Slots
 from tunnel import wire
 from tunnel.link import Link, Side
 from tunnel.memory import MemoryNetwork
+from tunnel.resumables import Resumables
 
 OUTPUT = b"hello from the run\n"
 
@@ -55,15 +57,19 @@ class Bridge(asyncio.Protocol):
 class TunnelledAgent:
     """Says hello, starts every run at once, prints a line, and ends a run when it is told to stop."""
 
-    def __init__(self, agent_id: str, apps: dict[str, int]) -> None:
+    def __init__(self, agent_id: str, apps: dict[str, int], *, protocol: int = wire.PROTOCOL) -> None:
         self._id = agent_id
         self._apps = apps
+        self._protocol = protocol
+        self._streams = Resumables()
+        self._lines: DataLines | None = None
         self.link: Link | None = None
         self.welcome = asyncio.Event()
         self.refused = False
 
     async def connect(self, network: MemoryNetwork) -> None:
         """Dial in and wait for the welcome."""
+        self._lines = DataLines(network.dialer(self._id, data=True), self._serve)
         await network.dialer(self._id).dial(lambda: Link(self, side=Side.AGENT))
         async with asyncio.timeout(5):
             await self.welcome.wait()
@@ -72,12 +78,14 @@ class TunnelledAgent:
         self.link = link
         capacity = Slots(4000, 8 * GIB)
         link.send(
-            wire.Hello(protocol=wire.PROTOCOL, version="0", boot="b", capacity=capacity, facts={"os": "none"}, runs=[])
+            wire.Hello(protocol=self._protocol, version="0", boot="b", capacity=capacity, facts={"os": "none"}, runs=[])
         )
 
     def received(self, link: Link, message: wire.FromAgent | wire.FromControl, /) -> None:
         if isinstance(message, wire.Welcome):
             self.welcome.set()
+        elif isinstance(message, wire.Dial) and self._lines is not None:
+            self._lines.dial(message.tokens)
         elif isinstance(message, wire.Start):
             self._report(message.run, "running")
             link.send(wire.Log(run=message.run, channel="out", offset=0, data=OUTPUT))
@@ -85,6 +93,14 @@ class TunnelledAgent:
             self._report(message.run, "exited", 143)
 
     def stream_opened(self, link: Link, opening: wire.OpenStream, /) -> asyncio.Protocol | None:
+        return self._serve(opening)
+
+    def _serve(self, opening: wire.OpenStream) -> asyncio.Protocol | None:
+        if opening.resume:
+            return self._streams.lane(opening.resume, opening.run, lambda: self._bridge(opening))
+        return self._bridge(opening)
+
+    def _bridge(self, opening: wire.OpenStream) -> asyncio.Protocol | None:
         port = self._apps.get(opening.app) or opening.port
         return None if self.refused or not port else Bridge(port)
 

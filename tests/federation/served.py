@@ -20,6 +20,7 @@ from federation.api.route import Route, Services
 from federation.gateway.gateway import Gateway
 from federation.web.pages import Pages
 from tests.fakes.plane import API_TOKEN, FakePlane
+from tunnel.sshkeys import SshKeys
 
 BEARER = {"Authorization": f"Bearer {API_TOKEN}"}
 SESSIONS = "/v1/projects/default/sessions"
@@ -105,6 +106,7 @@ async def served(tmp_path: Path, real: Plane | None = None, token: str = API_TOK
         address=address,
         chance=fake.chance,
         pack=AgentPack(tmp_path),
+        ssh=SshKeys(tmp_path / "keys"),
     )
     gateway = Gateway(services)
     runner = web.AppRunner(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from agent.entry import Entry, Terms
 from agent.events import RuntimeExited, RuntimeStarted
-from agent.runtime.port import Observer
+from agent.runtime.port import Guest, Observer
 from atoll.clock import Chance
 from atoll.session import SessionSpec
 from atoll.slots import Slots
@@ -242,6 +242,12 @@ class SimRuntime:
     async def connect(self, run: str, port: int, make: Callable[[], asyncio.Protocol]) -> None:
         """Nothing listens."""
         raise ConnectionRefusedError("nothing listens there")
+
+    async def enter(
+        self, run: str, argv: Sequence[str], env: Mapping[str, str], descriptors: Sequence[int], *, tty: bool
+    ) -> Guest:
+        """Nobody enters a simulated run."""
+        raise ProcessLookupError(0, "nobody enters a simulated run")
 
     def forget(self, run: str) -> None:
         """Remove a run's output."""

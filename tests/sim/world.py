@@ -10,7 +10,7 @@ from atoll.budget import Budget, Do, Period, Stage
 from atoll.errors import AtollError, Conflict, Unavailable
 from atoll.group import Group, GroupKind, Pools, Provider, ScaleDown, Size
 from atoll.instance import Instance
-from atoll.plan import Move
+from atoll.plan import Move, Plan
 from atoll.session import Session, SessionSpec
 from atoll.slots import GIB, Slots
 from atoll.states import ENDED, InstanceState, Reason, SessionState
@@ -69,6 +69,7 @@ class World:
         self.scenario = scenario
         self.random = random.Random(f"world {seed}")
         self._mover = random.Random(f"mover {seed}")
+        self._planner = random.Random(f"planner {seed}")
         self.host = Host(loop, "world")
         self.ledger = Ledger()
         self.network = MemoryNetwork(latency=lambda: self.random.uniform(0.0005, 0.08))
@@ -112,7 +113,9 @@ class World:
         chance = SimChance(f"control {self.seed} {self.lives}")
         steps = Steps(self._step)
         control = host.call(
-            lambda: Control(self.store, self.logs, LocalBus(), self.clock, chance, self._driver, steps, config)
+            lambda: Control(
+                self.store, self.logs, LocalBus(), self.clock, chance, self._driver, steps, config, aside=self._aside
+            )
         )
         started: asyncio.Future[object] = self.loop.create_future()
         self._asked.add(started)
@@ -372,6 +375,12 @@ class World:
             self.ledger.faults["agent left"] += 1
             self.removed.add(machine.name)
             host.call(self.loop.call_soon, shell.leave, "its owner wants it back")
+
+    async def _aside(self, work: Callable[[], Plan]) -> Plan:
+        """Plan beside the loop: there are no threads, but all kinds of things happen before the plan is there."""
+        made = work()
+        await asyncio.sleep(self._planner.choice((0.0, 0.2, 5.0)))
+        return made
 
     async def _move(self, what: str) -> None:
         """Somebody asks for a move of a running session, or the router preempts one."""

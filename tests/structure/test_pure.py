@@ -66,7 +66,7 @@ def test_a_pure_package_loads_no_outside(package: str) -> None:
     assert (loaded(*modules) - allowed) & (LOOPS | CHANCE | FRAMEWORKS | EDGES) == set()
 
 
-@pytest.mark.parametrize("module", ["agent.core", "tunnel.frames", "tunnel.mux"])
+@pytest.mark.parametrize("module", ["agent.core", "tunnel.frames", "tunnel.mux", "tunnel.resume"])
 def test_a_sans_io_core_loads_no_outside(module: str) -> None:
     # msgspec (for the messages of tunnel.wire) loads datetime and uuid by itself.
     allowed = loaded("msgspec")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tunnel import wire
 from tunnel.link import Link
+from tunnel.resumable import ResumableTransport
 from tunnel.stream import StreamTransport
 
 
@@ -63,7 +64,7 @@ class Owner:
 class Recorder(asyncio.Protocol):
     """A stream's user: counts and hashes what it gets."""
 
-    transport: StreamTransport
+    transport: StreamTransport | ResumableTransport
 
     def __init__(self, *, half_open: bool = True, slow: bool = False) -> None:
         self.half_open = half_open
@@ -78,7 +79,7 @@ class Recorder(asyncio.Protocol):
         self.writable.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, StreamTransport)
+        assert isinstance(transport, StreamTransport | ResumableTransport)
         self.transport = transport
         if self.slow:
             transport.pause_reading()

@@ -39,8 +39,8 @@ def test_messages_of_this_protocol_are_written_as_ever(sample: dict[str, str]) -
 def test_messages_that_the_last_protocol_does_not_know_are_those_that_are_not_sent_to_it() -> None:
     known = {(s["from"], s["name"]) for s in SAMPLES[wire.PROTOCOL - 1]}
     new = {(s["from"], s["name"]) for s in GOLDEN} - known
-    assert new == {("control", "Checkpoint"), ("agent", "NoCheckpoint")}
-    assert wire.CHECKPOINTS == wire.PROTOCOL
+    assert new == {("control", "Dial")}
+    assert wire.DIALS == wire.PROTOCOL
 
 
 def test_every_message_has_a_golden_sample() -> None:

@@ -6,13 +6,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import asyncssh
+
 from atoll.cli.bootstrap.inventory import Host, Place
 from atoll.errors import AtollError, Refused, Unavailable
-
-try:
-    import asyncssh
-except ModuleNotFoundError as absent:
-    raise Refused("joining machines over SSH needs asyncssh", hint="pip install 'atoll[ssh]'") from absent
 
 CONNECT_S = 15.0
 """A host that does not answer within this long is unreachable."""

@@ -14,7 +14,7 @@ import pytest
 from agent.events import RuntimeExited, RuntimeStarted, StartFailed
 from agent.runtime import shim
 from agent.runtime.cgroup import Fences
-from agent.runtime.process import ProcessRuntime
+from agent.runtime.process import ProcessRuntime, _handles
 from atoll.session import SessionSpec
 from atoll.slots import MIB, Slots
 
@@ -284,7 +284,7 @@ async def test_forget_removes_the_folder(rig: Rig) -> None:
 AGENT = """
 import asyncio, sys
 from pathlib import Path
-from agent.runtime.process import ProcessRuntime
+from agent.runtime.process import ProcessRuntime, _handles
 from atoll.session import SessionSpec
 from atoll.slots import Slots
 
@@ -450,6 +450,9 @@ async def test_the_next_agent_signals_too(rig: Rig) -> None:
 async def test_a_signal_that_would_end_or_not_reach_the_process_is_not_sent(rig: Rig, script: str) -> None:
     rig.start("sh", "-c", f"{script}; exit 3")
     await rig.watcher.started()
+    main = rig.runtime._folder(RUN).identity
+    # A shell blocks every signal while it forks, which takes long on a busy machine.
+    await rig.watcher.until(lambda: main is not None and not _handles(main.main, signal.SIGUSR1))
     assert "does not handle USR1" in rig.runtime.signal(RUN, "USR1")
     assert rig.runtime.signal(RUN, "NONE") == "this machine knows no signal NONE"
     assert (await rig.watcher.exited()).exit_code == 3

@@ -151,3 +151,21 @@ async def test_the_other_client_does_the_same(plane: Plane) -> None:
         assert (budget.amount, len(await client.budgets()), (await client.budget("red")).name) == (5, 1, "red")
         plane.sessions["s-1"] = session_view(1, {"name": "train"})
         assert (await client.approve("train", "lead")).state == "queued"
+
+
+def test_offers_are_asked_for_in_a_project_and_say_when_the_session_would_be_held(
+    logged_in: Plane, capsys: Capture
+) -> None:
+    offer = views.OfferView(
+        kind="agent", site="here", group="hall", target="a-1", slots=views.SlotsView(cpu=1, memory=1, disk=0, gpu=[]),
+        price=0.1, cost=0.1, start_s=0.0, spot=False,
+    )  # fmt: skip
+    assert main(["offers", "--cpu", "1"]) == 0
+    assert logged_in.bodies[-1]["project"] == "default"
+    assert capsys.readouterr().out.startswith("no offer: PLACED")
+    logged_in.ranked, logged_in.outlook = [offer], ("hold", "BUDGET", "budget red has no room", "raise it")
+    assert main(["offers", "--project", "red"]) == 0
+    assert logged_in.bodies[-1]["project"] == "red"
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1] == "it would be held: BUDGET budget red has no room"
+    assert "hint: raise it" in told.err

@@ -8,7 +8,7 @@ from atoll.offer import Decision, Offer, OfferKind, Outcome, Rejection
 from atoll.plan import Action, Note, Plan, Step
 from atoll.policy import Approve, Deny, Homecoming, Policy, Prefer
 from atoll.price import Commitment, Price, PriceList, PriceRules, Remark
-from atoll.session import Member, MemberState, Session, SessionSpec
+from atoll.session import Member, MemberState, Session, SessionSpec, Stretch
 from atoll.site import Site
 from atoll.slots import GIB, Gpu, GpuRequest, Request, Slots
 from atoll.states import InstanceState, Reason, SessionState
@@ -17,6 +17,10 @@ from federation.ports import Row
 
 SLOTS = Slots(4000, 16 * GIB, 0, (Gpu("L4", 1000, 24 * GIB),))
 SHAPE = Shape(provider="cloud", name="g2", zone="z1", slots=SLOTS, price=700_000, catalogue="2026-01")
+
+STRETCH = Stretch(
+    site="far", group="g", agents=("a-9",), price=9, started_at=1.5, ended_at=4.5, cost=7, on_demand_cost=8
+)
 
 
 def session(
@@ -33,7 +37,7 @@ def session(
     )
     return Session(
         id=key, name=f"n-{key}", project="default", owner="me", spec=spec, state=state, members=members,
-        stopping_as=SessionState.CANCELLED, on_demand_price=3, created_at=created_at,
+        stopping_as=SessionState.CANCELLED, on_demand_price=3, created_at=created_at, stretches=(STRETCH,),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from federation.api.grants import Grants, Purpose
 from federation.api.route import Access, Services
 from tests.fakes.plane import API_TOKEN, FakePlane
 from tests.federation.served import BEARER, Served
+from tunnel.sshkeys import SshKeys
 
 OPEN = {"/healthz", "/readyz", "/v1/ca", "/v1/join", "/v1/renew", "/join", "/v1/agent.tar.gz", "/v1/openapi.json"}
 
@@ -34,7 +35,9 @@ def test_a_route_without_access_is_refused(tmp_path: Path) -> None:
     broken = dataclasses.replace(ROUTES[0], access=None)
     nowhere = Address(public_url="http://x", agent_url="https://x")
     door = Door(plane.tokens, Grants(b"k", plane.clock), nowhere)
-    services = Services(control=plane, door=door, address=nowhere, chance=plane.chance, pack=AgentPack(tmp_path))
+    services = Services(
+        control=plane, door=door, address=nowhere, chance=plane.chance, pack=AgentPack(tmp_path), ssh=SshKeys(tmp_path)
+    )
     with pytest.raises(ValueError, match="no access entry"):
         build(services, routes=[broken])
 

@@ -73,6 +73,7 @@ async def test_agents_show_what_is_observed(server: Served) -> None:
     assert (status, problem.code) == (400, "INVALID")
     assert (await server.good("POST", "/v1/agents/desk:uncordon")).state == "ready"
     assert (await server.good("GET", "/v1/agents/desk/why")).kind == "agent"
+    assert (await server.good("POST", "/v1/agents/attic:revoke")).state == "revoked"
     assert (await server.good("POST", "/v1/agents/attic:remove")).state == "left"
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from atoll.money import micros
-from atoll.session import Member, Session
+from atoll.session import Member, Session, Stretch
 from atoll.slots import Slots
 from atoll.states import Reason, SessionState
 from tests.fakes.plane import NOW
@@ -86,6 +86,9 @@ async def test_a_budget_is_put_shown_and_deleted(server: Served) -> None:
     ended = Session(
         id="s-old", name="old", project="default", owner="ada", spec=spec, state=SessionState.SUCCEEDED,
         members=(member,), cost=micros(1), created_at=NOW - 1800, ended_at=NOW,
+        stretches=(
+            Stretch(site="a", group="b", price=micros(2), started_at=NOW - 1800, ended_at=NOW, cost=micros(1)),
+        ),
     )  # fmt: skip
     async with server.plane.store.transaction() as tx:
         await tx.insert(ended)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ from tests.fakes.store import MemoryLogs, MemoryStore
 from tests.fakes.tunnelled import OUTPUT, TunnelledAgent
 from tests.federation.gateway.app import running_app
 from tests.federation.served import SESSIONS, Served, served
+from tunnel import wire
+from tunnel.lanes import Lane
 from tunnel.memory import MemoryNetwork
+from tunnel.relay import Relay
 
 
 @dataclass
@@ -32,6 +36,7 @@ class Whole:
     server: Served
     agent: TunnelledAgent
     network: MemoryNetwork
+    relay: Relay
 
     async def running(self, **spec: object) -> str:
         """Submit a session and return its id once it runs."""
@@ -56,7 +61,7 @@ async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
     await control.start()
     _, token = await control.tokens.create_api("ada")
     network = MemoryNetwork()
-    network.listen(lambda _: control.links.accept())
+    network.listen(lambda _: control.links.accept(), control.links.relay.accept)
     _, secret = await control.tokens.create_join(site="local", group="local")
     async with running_app() as (port, _), served(tmp_path, control, token) as server:
         body = {"secret": secret, "csr": "CSR", "name": "box"}
@@ -65,7 +70,7 @@ async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
         agent = TunnelledAgent(agent_id, {"web": port})
         await agent.connect(network)
         try:
-            yield Whole(server, agent, network)
+            yield Whole(server, agent, network, control.links.relay)
         finally:
             await control.stop()
 
@@ -119,7 +124,13 @@ async def test_a_refused_stream_and_a_lost_link_are_said(whole: Whole) -> None:
         assert "not connected" in (await answer.json(content_type=None))["detail"]
 
 
-async def test_a_forwarded_port_goes_through_the_link(whole: Whole) -> None:
+@pytest.mark.parametrize(("protocol", "lane"), [(wire.PROTOCOL, Lane.DATA), (wire.DIALS - 1, Lane.MUX)])
+async def test_a_forwarded_port_goes_through_a_data_connection_where_the_agent_makes_one(
+    whole: Whole, protocol: int, lane: Lane
+) -> None:
+    if protocol != wire.PROTOCOL:
+        whole.agent = TunnelledAgent(whole.agent._id, whole.agent._apps, protocol=protocol)
+        await whole.agent.connect(whole.network)
     session = await whole.running(apps={"web": 0})
     port = whole.agent._apps["web"]
     url = f"{whole.server.url}{SESSIONS}/{session}/forward?port={port}"
@@ -131,6 +142,24 @@ async def test_a_forwarded_port_goes_through_the_link(whole: Whole) -> None:
                 got += message.data
     assert got.startswith(b"HTTP/1.1 200 OK")
     assert b'"path": "/f"' in got
+    assert {lane: tally.opens for lane, tally in whole.relay.tallies().items() if tally.opens} == {lane: 1}
+
+
+async def test_a_large_upload_has_a_connection_of_its_own(whole: Whole) -> None:
+    session = await whole.running(apps={"web": 0})
+    host = {"Host": f"web--{session}.localhost", **whole.server.bearer}
+    async with whole.server.http.post(whole.server.url + "/upload", headers=host, data=bytes(1000)) as answer:
+        assert answer.status == 200
+    before = whole.relay.tallies()
+    assert (before[Lane.MUX].opens, before[Lane.DATA].opens) == (1, 0)
+    size = 6 * 1024 * 1024
+    async with whole.server.http.post(
+        whole.server.url + "/upload", headers=host, data=io.BytesIO(bytes(size))
+    ) as answer:
+        assert answer.status == 200
+    after = whole.relay.tallies()
+    assert (after[Lane.MUX].opens, after[Lane.DATA].opens) == (1, 1)
+    assert after[Lane.DATA].sent > size
 
 
 async def test_the_status_and_the_overview_count_what_is_there(whole: Whole) -> None:

@@ -6,12 +6,14 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
 
+from atoll.clock import Clock
 from atoll.group import Group, GroupKind, Orphans, Pools, Provider, ScaleDown, Size
 from atoll.host.system import SystemChance, SystemClock
 from atoll.session import Session, SessionSpec
 from atoll.slots import Slots
 from federation.control.config import ControlConfig
 from federation.control.control import Control
+from federation.control.scheduling import Aside
 from federation.control.steps import Hook, Steps
 from federation.store.bus import LocalBus
 from providers.port import Intent
@@ -65,7 +67,14 @@ CONFIG = ControlConfig(
 class Ring:
     """The control plane, its network, its cloud, and helpers that wait for what must come."""
 
-    def __init__(self, hook: Hook | None = None, config: ControlConfig = CONFIG) -> None:
+    def __init__(
+        self,
+        hook: Hook | None = None,
+        config: ControlConfig = CONFIG,
+        aside: Aside = asyncio.to_thread,
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock = clock or SystemClock()
         self.store = MemoryStore()
         self.logs = MemoryLogs()
         self.network = MemoryNetwork()
@@ -73,6 +82,7 @@ class Ring:
         self.cloud.booted = self._boot
         self.steps = Steps(hook)
         self.config = config
+        self.aside = aside
         self.agents: dict[str, ScriptedAgent] = {}
         self._boots: list[asyncio.Task[None]] = []
         self.boots = True
@@ -85,11 +95,12 @@ class Ring:
             self.store,
             self.logs,
             LocalBus(),
-            SystemClock(),
+            self.clock,
             SystemChance(),
             self._drive,
             self.steps,
             self.config,
+            aside=self.aside,
         )
 
     def _drive(self, provider: Provider) -> MemoryCloud:
@@ -209,9 +220,11 @@ async def until(what: Callable[[], Awaitable[T | None]], story: str, *, within: 
 
 
 @asynccontextmanager
-async def ring(hook: Hook | None = None) -> AsyncIterator[Ring]:
+async def ring(
+    hook: Hook | None = None, aside: Aside = asyncio.to_thread, clock: Clock | None = None
+) -> AsyncIterator[Ring]:
     """A started ring, closed at the end."""
-    made = Ring(hook)
+    made = Ring(hook, aside=aside, clock=clock)
     await made.start()
     try:
         yield made

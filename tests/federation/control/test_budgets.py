@@ -14,15 +14,16 @@ from atoll.errors import Invalid, NotFound
 from atoll.group import Group, GroupKind, ScaleDown
 from atoll.instance import Instance, Shape
 from atoll.money import HOUR, cost, micros
-from atoll.session import Lifetime, Member, MemberState, Session, SessionSpec
+from atoll.session import Lifetime, Member, MemberState, Session, SessionSpec, Stretch
 from atoll.site import Site
 from atoll.slots import GIB, Request, Slots
 from atoll.states import InstanceState, Reason, SessionState
 from federation.control.budgets import REFUSED_S, Budgets
-from federation.control.changes import Change, Changes, settle
+from federation.control.changes import Change, Changes
 from federation.control.rulings import Held
 from federation.control.spending import Account, commitment, spent, window
 from federation.control.steps import Steps
+from federation.control.stretches import settle
 from federation.store.bus import LocalBus
 from tests.fakes.plane import NOW, FakeClock
 from tests.fakes.store import MemoryStore
@@ -354,9 +355,44 @@ async def test_what_is_not_there_or_makes_no_sense_is_told() -> None:
 
 def test_an_earlier_attempt_counts_in_proportion_where_it_began_before_the_period() -> None:
     row = Session(id="s", name="s", project="red", owner="me", spec=SessionSpec(command=("x",)), cost=1000)
-    old = replace(row, created_at=0.0, queued_at=400.0)
+    began = Stretch(site="far", group="burst", price=9000, started_at=0.0, ended_at=400.0, cost=1000)
+    old = replace(row, created_at=0.0, queued_at=400.0, stretches=(began,))
     assert [spent(old, since, 500.0) for since in (0.0, 100.0, 300.0, 400.0, 450.0)] == [1000, 750, 250, 0, 0]
     assert commitment(old, 500.0, {}) == 0
+
+
+async def test_a_move_is_admitted_where_it_fits_and_always_where_it_saves() -> None:
+    stages = (Stage(at=0.5, do=Do.OWNED_ONLY), Stage(at=1.0, do=Do.HOLD))
+    world = await World().furnish(budget(4.0, stages=stages), budget(2.5, **ALL))
+    one = await world.submit(2 * HOUR)
+    assert await world.launch() is None
+    [machine] = world.changes.mirror.instances
+    await world.machine(machine, _I.CREATING)
+    await world.machine(machine, _I.BOOTING, booted_at=world.clock.now())
+    await world.machine(machine, _I.JOINED, agent=f"a-{machine}")
+    assert await world.start(one.id, micros(1.5)) is None
+    await world.begin(one.id)
+    world.clock.time += HOUR
+
+    async def moved(price: float, agent: str, *, machines: bool = True) -> tuple[str, int]:
+        async with world.changes.commit("test") as change:
+            accounts = await world.budgets.open(change)
+            to = (Member(rank=0, agent=agent, slots=SLOTS, price=micros(price)),)
+            held = accounts.move(await world.row(change, one.id), to, machines=machines)
+            red = next(account for account in accounts.accounts if account.budget.name == "red")
+            return (held.message if held else "", red.total)
+
+    assert await moved(2.0, "a-own") == ("", micros(3.5))
+    assert await moved(3.0, "a-own") == ("budget red has no room for more that costs money", micros(3.0))
+    assert await moved(0.1, "a-own") == ("", micros(1.6)), "one that saves is always admitted"
+    paid = f"a-{machine}"
+    assert await moved(1.5, paid) == ("budget red has no room for more on paid machines", micros(3.0))
+    await world.budgets.delete("red", by="ada")
+    await world.budgets.apply(budget(20.0), by="ada")
+    assert (await moved(1.5, paid))[0] == ""
+    await world.budgets.apply(budget(0.5, **ALL), by="ada")
+    assert (await moved(1.5, paid))[0] == "budget all has no room for more on paid machines"
+    assert (await moved(1.5, paid, machines=False))[0] == "", "what ends for it is not to be paid for any more"
 
 
 # -- any interleaving -----------------------------------------------------------------------------------

@@ -1,15 +1,20 @@
 """Moves of sessions: what is held, what is asked, and every way in which one can end."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
+from atoll import document
 from atoll.errors import Conflict, NotFound
+from atoll.money import micros
 from atoll.offer import Offer, OfferKind
 from atoll.plan import Move
-from atoll.session import Checkpoint, Lifetime, MemberState, Moving, Session, SessionType
+from atoll.session import Checkpoint, Lifetime, MemberState, Session, SessionType
+from atoll.site import Site
 from atoll.slots import Request
 from atoll.states import Reason
+from federation.control.demands import protection
 from federation.control.moves import leaving
 from tests.fakes.agent import ScriptedAgent
 from tests.federation.control.ring import Ring, ring, until
@@ -221,22 +226,6 @@ async def test_without_a_place_it_goes_to_the_queue() -> None:
         assert one.started == [f"{row.id}.1.0", f"{row.id}.2.0"]
 
 
-async def test_an_agent_of_the_last_release_is_never_asked() -> None:
-    async with ring() as r:
-        old = await r.agent(group="one", protocol=wire.CHECKPOINTS - 1)
-        row = await running(r)
-        await r.agent(group="two", site="there")
-        with pytest.raises(Conflict, match="knows no checkpoints"):
-            await r.control.moves.request("default", row.id, "there", by="me")
-        # Downgraded in the middle of a move: not asked either.
-        moving = Moving(reason=Reason.USER, message="m", asked_at=1.0, until=r.control.clock.now() + 0.3)
-        async with r.control.changes.commit("session.move") as change:
-            await change.session(row, row.state, Reason.USER, "m", moving=moving)
-        r.control.moves.on_change()
-        assert (await stayed(r, row.id)).reason == "NOT_MOVED"
-        assert old.asked == []
-
-
 async def begin(r: Ring, row: Session, reason: Reason, **fields: object) -> str:
     move = Move(session=row.id, attempt=row.attempt, reason=reason, message="m", **fields)  # type: ignore[arg-type]
     async with r.control.changes.commit("session.move") as change:
@@ -443,3 +432,44 @@ async def test_a_notice_asks_once_and_leaves_alone_who_takes_no_checkpoints() ->
         one.end(f"{plain.id}.1.0", 0)
         await r.until_state(plain.id, "succeeded")
         assert one.asked == [f"{deaf.id}.1.0"]
+
+
+async def test_a_user_does_not_move_a_session_to_where_its_budget_ends() -> None:
+    async with ring() as r:
+        one = await r.agent(group="one")
+        row = await running(r, lifetime=Lifetime(expected=3600.0))
+        await r.agent(group="two", site="there")
+        await r.control.sites.apply(Site(name="there", price=micros(2.0)))
+        spec = {"amount": 1.5, "period": "total", "project": "default", "name": "small"}
+        await r.control.budgets.apply(document.budget(spec), by="ada")
+        with pytest.raises(Conflict, match="budget small has no room for more that costs money"):
+            await r.control.moves.request("default", row.id, "there", by="me")
+        assert (await r.session(row.id)).moving is None
+        await r.control.budgets.apply(document.budget({**spec, "amount": 2.5}), by="ada")
+        await r.control.moves.request("default", row.id, "there", by="me")
+        one.end(await asked(r, row), 85)
+        await attempt(r, row.id, 2)
+
+
+async def test_running_time_counts_on_over_moves() -> None:
+    async with ring() as r:
+        one = await r.agent(group="one")
+        row = await running(r, lifetime=Lifetime(max=1.0, protect_after=0.5))
+        await r.agent(group="two", site="there")
+        await asyncio.sleep(0.6)
+        await r.control.moves.request("default", row.id, "there", by="me")
+        one.end(await asked(r, row), 85)
+        moved = await attempt(r, row.id, 2)
+        assert moved.ran_s >= 0.6
+        assert protection(moved, moved.started_at or 0.0) is Reason.LONG_RUNNING
+        agent, run = r.run_of(moved)
+
+        async def over() -> bool:
+            return (await r.session(row.id)).stopping_as == "expired"
+
+        began = asyncio.get_running_loop().time()
+        await until(over, "its time is over")
+        assert asyncio.get_running_loop().time() - began < 0.9, "not its whole time anew"
+        agent.end(run, 143)
+        expired = await r.until_state(row.id, "expired")
+        assert expired.message == "ran longer than lifetime.max = 1 s"

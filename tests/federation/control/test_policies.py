@@ -19,7 +19,7 @@ from atoll.states import Reason, SessionState
 from federation.control.approvals import Approvals
 from federation.control.changes import Changes
 from federation.control.policies import Policies
-from federation.control.rulings import Held, active, denies, plugins, rules
+from federation.control.rulings import Active, Held, active, denies, plugins, terms_of
 from federation.control.steps import Steps
 from federation.routing.rules import PLAIN, Candidate, Ruling
 from federation.store.bus import LocalBus
@@ -98,15 +98,18 @@ async def test_waiting_is_limited_by_the_session_then_its_project_then_the_insta
 
 def test_rules_for_the_router() -> None:
     assert active([]).rules is PLAIN
-    plain = rules(read({"wait_value": 0.36, "scarcity": 0, "shares": {"red": 3}}))
+    plain = Active([read({"wait_value": 0.36, "scarcity": 0, "shares": {"red": 3}})]).rules
     assert (plain.wait_value, plain.scarcity, plain.shares, plain.judge) == (100, 0.0, {"red": 3.0}, None)
-    first = rules(read({"prefer": [{"when": "not offer.owned and session.gpu > 1", "cost": "x2"}]}))
+    assert terms_of(plain, ()).wait_value == 100
+    first = Active([read({"prefer": [{"when": "not offer.owned and session.gpu > 1", "cost": "x2"}]})]).rules
     assert (first.wait_value, first.reads) == (WAIT_VALUE, ("request",))
     assert first.judge is not None
     asks = Demand(session="s", request=Request(gpu=GpuRequest(2000)), type="service", tags=("team=red",))
     assert first.judge(asks, CANDIDATE) == Ruling(factor=2.0)
     assert first.judge(replace(asks, request=Request()), CANDIDATE) == Ruling()
-    labels = rules(read({"deny": [{"when": "'team=red' in session.labels and offer.price > 1", "reason": "dear"}]}))
+    labels = Active(
+        [read({"deny": [{"when": "'team=red' in session.labels and offer.price > 1", "reason": "dear"}]})]
+    ).rules
     assert labels.reads == ("tags",)
     assert labels.judge is not None
     assert labels.judge(asks, CANDIDATE) == Ruling(denied="dear")
@@ -188,7 +191,7 @@ async def test_plug_ins_are_loaded_once() -> None:
 
 def test_the_planner_is_told_what_may_not_be_launched() -> None:
     assert denies(PLAIN, {}) is None
-    found = rules(read({"deny": [{"when": "offer.region == 'eu' and offer.price > 0.5", "reason": "dear"}]}))
+    found = Active([read({"deny": [{"when": "offer.region == 'eu' and offer.price > 0.5", "reason": "dear"}]})]).rules
     denied = denies(found, {"far": "eu"})
     assert denied is not None
     group = Group(name="burst", site="far", kind=GroupKind.ELASTIC, provider="cloud")

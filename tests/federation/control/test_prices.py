@@ -310,7 +310,9 @@ async def test_a_launch_records_price_and_list_and_a_stale_list_can_block_it(tmp
         [session] = await r.submit(resources=Request(cpu=3000))
 
         async def refused() -> bool:
-            decision = await r.control.offers.search(SessionSpec(command=("x",), resources=Request(cpu=3000)))
+            decision = await r.control.offers.search(
+                SessionSpec(command=("x",), resources=Request(cpu=3000)), project="default", owner="me"
+            )
             return any(each.reason == "STALE_PRICES" and "10d old" in each.message for each in decision.rejected)
 
         await until(refused, "rejected for stale prices")
@@ -358,5 +360,5 @@ async def test_a_sites_new_price_is_that_of_its_registered_machines() -> None:
         await r.control.sites.apply(Site(name="here", price=upkeep.per_hour, upkeep=upkeep))
         (agent,) = await r.control.agents.list()
         assert agent.price == micros(0.1)
-        decision = await r.control.offers.search(SessionSpec(command=("x",)))
+        decision = await r.control.offers.search(SessionSpec(command=("x",)), project="default", owner="me")
         assert 0 < decision.ranked[0].price <= micros(0.1)

@@ -318,13 +318,15 @@ async def test_a_group_takes_nothing_outside_its_hours_and_says_when_it_will() -
         shut = Hours(days=(later,), start=8 * 60, end=19 * 60)
         await r.control.groups.apply(replace(group, hours=(shut,)))
         [row] = await r.submit()
-        waits = await because(r, row, Reason.NO_FREE_SLOTS)
+        waits = await because(r, row, Reason.OUTSIDE_HOURS)
         assert waits.state == "queued"
         why = await r.control.why.session("default", row.id)
         [(_, decision), *_] = why.decisions
         [no] = decision.rejected
         assert no.reason is Reason.OUTSIDE_HOURS
         opens = datetime.now(UTC) + timedelta(days=3)
+        assert waits.message.endswith(f"next from {opens:%Y-%m-%d} 08:00 UTC")
+        assert waits.hint.startswith("it may start in about ")
         assert no.message == f"takes sessions only at {shut.text}: next from {opens:%Y-%m-%d} 08:00 UTC"
         await asyncio.sleep(ROUNDS_S)
         assert (await r.session(row.id)).state == "queued"
@@ -483,7 +485,7 @@ async def test_every_waiting_session_is_explained() -> None:
             "poor": Reason.BUDGET,
             "nowhere": Reason.NO_CAPABLE_SITE,
             "label": Reason.NO_CAPABLE_SITE,
-            "closed": Reason.NO_FREE_SLOTS,
+            "closed": Reason.OUTSIDE_HOURS,
             "dear": Reason.PRICE_LIMIT,
             "total": Reason.TOTAL_LIMIT,
             "launch": Reason.WAITING_FOR_INSTANCE,

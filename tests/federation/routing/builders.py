@@ -1,10 +1,10 @@
 """Short ways to write seats, launchables and demands."""
 
 from atoll.instance import Shape
-from atoll.offer import Demand
+from atoll.offer import Demand, OfferKind
 from atoll.slots import GIB, Gpu, GpuRequest, Request, Slots
 from atoll.states import Reason
-from federation.routing.capacity import Launchable, Seat
+from federation.routing.capacity import Launchable, Seat, Standby
 
 
 def slots(cpu: float = 4, memory: float = 16, gpu: str = "", count: float = 0, device: int = 16) -> Slots:
@@ -69,4 +69,30 @@ def demand(
         max_price=max_price,
         spot=spot,
         expected_s=expected_s,
+    )
+
+
+def standby(
+    instance: str,
+    made: Shape | None = None,
+    *,
+    kind: OfferKind = OfferKind.PENDING,
+    start_s: float = 30.0,
+    free: Slots | None = None,
+    sessions: tuple[str, ...] = (),
+    room: int = 4,
+    group: str = "cloud",
+) -> Standby:
+    of = made or shape()
+    return Standby(
+        group=group,
+        site=group,
+        provider="sim",
+        shape=of,
+        room=room,
+        instance=instance,
+        kind=kind,
+        start_s=start_s,
+        free=of.slots if free is None else free,
+        sessions=sessions,
     )

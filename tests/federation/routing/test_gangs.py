@@ -90,6 +90,16 @@ def test_a_gang_waits_for_enough_agents_at_once() -> None:
     assert "its 2 members at hall is expected in about 7 min" in found.message
 
 
+def test_a_gang_is_told_why_others_have_no_room_for_a_member() -> None:
+    index_ = index(seat("a-1"), seat("a-2", free=slots(0)), seat("a-3", price=90_000, free=slots(0)))
+    (found,) = schedule([gang(2)], index_, now=100.0)
+    assert [offer.target for offer in found.ranked] == ["a-1"]
+    assert [(no.target, no.reason) for no in found.rejected] == [
+        ("a-2", Reason.NO_FREE_SLOTS),
+        ("a-3", Reason.NO_FREE_SLOTS),
+    ]
+
+
 def running_on(agent: str, end: float) -> Running:
     return Running(session=f"r-{agent}", members=((agent, slots()),), ends_at=end, started_at=0.0)
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -12,10 +12,10 @@ from atoll.offer import Demand, OfferKind, Outcome
 from atoll.slots import GIB, GpuRequest, Request, Slots
 from atoll.states import Reason
 from federation.routing import bins, lens
-from federation.routing.capacity import Capacity, Launchable, Seat
+from federation.routing.capacity import Capacity, Launchable, Seat, Standby
 from federation.routing.place import Trial, route
 from federation.routing.rules import Candidate, Rules, Ruling
-from tests.federation.routing.builders import demand, launchable, request, seat, shape, slots
+from tests.federation.routing.builders import demand, launchable, request, seat, shape, slots, standby
 
 CAPACITIES = (slots(2, 4), slots(4, 16), slots(8, 32, "L4", 1), slots(8, 32, "T4", 2) + slots(0, 0, "A100", 1, 80))
 PRICES = (0, 90_000, 200_000, 200_001)
@@ -101,6 +101,29 @@ def shapes(draw: st.DrawFn) -> tuple[Launchable, ...]:
     return tuple(made)
 
 
+@st.composite
+def standbys(draw: st.DrawFn) -> list[Standby]:
+    """Machines on their way and stopped ones; those that wait for one may be the first of the demands or others."""
+    made = []
+    for n in range(draw(st.integers(0, 4))):
+        of = shape(
+            "m3", draw(st.sampled_from(CAPACITIES)), price=draw(st.sampled_from(PRICES)), spot=draw(st.booleans())
+        )
+        part = of.slots.take(request(draw(st.integers(0, 4)), draw(st.integers(0, 8))))
+        one = standby(
+            f"i-{n}",
+            of,
+            kind=draw(st.sampled_from((OfferKind.PENDING, OfferKind.PENDING, OfferKind.COLD))),
+            start_s=draw(st.sampled_from((0.0, 20.0, 60.0, 400.0))),
+            room=draw(st.integers(0, 1)),
+            sessions=draw(st.sampled_from(((), (), tuple(f"s-{n}" for n in range(50))))),
+        )
+        if part is not None and one.kind is OfferKind.PENDING:
+            one = dataclasses.replace(one, free=of.slots - part)
+        made.append(one)
+    return made
+
+
 @dataclasses.dataclass(frozen=True)
 class Spot:
     """A place as the rules see it: `price` is the member's share, `paid` what it pays."""
@@ -172,6 +195,46 @@ def cost_to_launch(one: Demand, of: Launchable, rules: Rules) -> int | None:
     price = round(part.share_of(made.slots) * made.price)
     place = Spot(OfferKind.LAUNCH, of.site, price, made.price, made.spot, False, made.interruptions, made.start_s)
     return cost_of(one, place, rules)
+
+
+def cost_of_standby(one: Demand, on: Standby, rules: Rules, *, whole: bool) -> int | None:
+    """The cost of the whole of it, or of a member's share; None where a launch of its shape would not do either."""
+    made = on.shape
+    part = able(one, made.slots, on.labels, on.driver)
+    if part is None or not made.price:
+        return None
+    price = round(part.share_of(made.slots) * made.price)
+    place = Spot(OfferKind.LAUNCH, on.site, price, made.price, made.spot, False, made.interruptions, made.start_s)
+    if cost_of(one, place, rules) is None:
+        return None
+    unlimited = dataclasses.replace(one, max_total=None)
+    paid = made.price if whole else price
+    return cost_of(unlimited, dataclasses.replace(place, paid=paid, start=on.start_s), rules)
+
+
+def best_standby(
+    one: Demand, standbys: Sequence[Standby], launch: int | None, below: int | None, rules: Rules
+) -> tuple[str, int] | None:
+    """What the planner would do: its own machine, else the cheapest on its way, else a stopped one; what it costs."""
+    joins, own, stopped = [], [], []
+    for on in standbys:
+        share, alone = (cost_of_standby(one, on, rules, whole=whole) for whole in (False, True))
+        if share is None or alone is None:
+            continue
+        if on.kind is OfferKind.PENDING and (below is None or share < below):
+            if one.session in on.sessions:
+                own.append((0, share, on.instance))
+            elif on.free.take(one.request) is not None:
+                joins.append((1, share, on.instance))
+        if on.kind is OfferKind.COLD and on.room > 0 and (below is None or alone < below):
+            stopped.append((2, alone, on.instance, share))
+    if own:
+        return own[0][2], own[0][1]
+    if joins:
+        return min(joins)[2], min(joins)[1]
+    if stopped and (launch is None or min(stopped)[3] <= launch):
+        return min(stopped)[2], min(stopped)[1]
+    return None
 
 
 class IndexMachine(RuleBasedStateMachine):
@@ -290,6 +353,36 @@ class IndexMachine(RuleBasedStateMachine):
 
 TestIndex = IndexMachine.TestCase
 TestIndex.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+
+
+@given(st.lists(seats(), max_size=2), standbys(), st.one_of(st.just(()), shapes()), demands(), st.sampled_from("pr"))
+@settings(max_examples=400, deadline=None)
+def test_what_comes_and_what_is_stopped_is_chosen_as_the_planner_serves_it(
+    there: list[Seat], coming: list[Standby], offered: tuple[Launchable, ...], one: Demand, policy: str
+) -> None:
+    one = dataclasses.replace(one, request=Request(one.request.cpu, one.request.memory), sites=(), labels=())
+    rules = PLAIN if policy == "p" else POLICY
+    capacity, known = Capacity(), {on.agent: on for on in there}
+    for site, egress in EGRESS.items():
+        capacity.set_site(site, egress=egress)
+    for on in known.values():
+        capacity.put_seat(on)
+    capacity.set_launchables("cloud", offered)
+    capacity.set_standbys(coming)
+    (decision,) = route([one], capacity, rules=rules)
+    below = min([c for on in known.values() if (c := cost_on(one, on, on.free, rules)) is not None], default=None)
+    launches = [c for of in offered if (c := cost_to_launch(one, of, rules)) is not None]
+    cheaper = min([cost for cost in launches if below is None or cost < below], default=None)
+    comes = best_standby(one, coming, cheaper, below, rules)
+    if comes:
+        assert decision.outcome is Outcome.LAUNCH
+        assert (decision.taken[0].target, decision.taken[0].cost) == comes
+        assert decision.taken[0] in decision.ranked
+    elif cheaper is not None:
+        assert (decision.outcome, decision.taken[0].cost) == (Outcome.LAUNCH, cheaper)
+        assert decision.taken[0].kind is OfferKind.LAUNCH
+    else:
+        assert (decision.outcome is Outcome.PLACE) is (below is not None)
 
 
 def placed(decisions: Mapping[str, bool], kind: str) -> int:

@@ -127,6 +127,66 @@ def test_only_cost_limits_in_the_way_is_price_limit() -> None:
     assert {no.reason for no in decision.rejected} == {Reason.PRICE_LIMIT}
 
 
+@pytest.mark.parametrize(
+    ("asked", "prices", "hint"),
+    [
+        (demand(max_price=50_000), (324_040, None), "raise max_price to 0.0811 USD"),
+        (demand(max_price=50_000, spot=False), (None, 100_000), "allow spot"),
+        (demand(spot=False), (None, 100_000), "allow spot"),
+        (demand(max_price=50_000, spot=False), (400_000, 100_000), "raise max_price to 0.1000 USD, or allow spot"),
+        (demand(max_price=10_000, spot=False), (None, 100_000), "allow spot and raise max_price to 0.0250 USD"),
+        (
+            demand(max_price=10_000, spot=False),
+            (400_000, 100_000),
+            "raise max_price to 0.1000 USD, or allow spot and raise max_price to 0.0250 USD",
+        ),
+        (demand(max_price=10_000, spot=False), (80_000, 100_000), "raise max_price to 0.0200 USD"),
+        (replace(demand(), max_total=1000), (400_000, None), "raise max_total to 0.0167 USD, or lower the expected"),
+    ],
+)
+def test_the_hint_names_the_limit_that_would_do(
+    asked: Demand, prices: tuple[int | None, int | None], hint: str
+) -> None:
+    paid, spot = prices
+    index = capacity(
+        *([seat("a-1", price=paid)] if paid else []),
+        launch=(launchable(shape(price=spot, spot=True)),) if spot else (),
+    )
+    (decision,) = route([asked], index)
+    assert decision.outcome is Outcome.HOLD
+    assert decision.hint.startswith(hint)
+    assert " or allow" not in decision.hint.removeprefix(hint)
+
+
+def test_the_hint_is_of_places_that_nothing_else_is_against() -> None:
+    index = capacity(seat("a-1", price=200_000), seat("a-2", price=400_000, site="lab"))
+    rules = Rules(judge=lambda _, place: Ruling(denied="" if place.site == "lab" else "not here"))
+    (decision,) = route([demand(max_price=10_000)], index, rules=rules)
+    assert decision.message == "the cheapest capable offer, at site hall, costs 0.0500 USD an hour; " + (
+        "the session's limit is 0.0100 USD"
+    )
+    assert decision.hint == "raise max_price to 0.1000 USD"
+
+
+def test_outside_the_hours_of_all_that_could_run_it_it_is_told_when_they_begin() -> None:
+    shut = replace(seat("a-1", closed=Reason.OUTSIDE_HOURS, group="desks"), message="takes sessions only at night")
+    later = replace(seat("a-2", closed=Reason.OUTSIDE_HOURS, group="labs"), opens_at=7200.0)
+    down = seat("a-3", closed=Reason.DISCONNECTED)
+    (decision,) = route([demand()], capacity(replace(shut, opens_at=3600.0), later, down, seat("a-4", slots(0.5))))
+    assert (decision.outcome, decision.reason) == (Outcome.WAIT, Reason.OUTSIDE_HOURS)
+    assert decision.message == (
+        "the 2 agents that could run it are outside their owner's hours; group desks takes sessions only at night"
+    )
+    assert decision.hint.startswith("it may start in about 60 min; ")
+    (never,) = route([demand()], capacity(shut))
+    assert never.message.startswith("the agent that could run it is outside")
+    assert "change the group's hours" in never.hint
+    (full,) = route([demand()], capacity(shut, seat("a-5", free=slots(0, 0))))
+    assert full.reason is Reason.NO_FREE_SLOTS
+    (grows,) = route([demand()], capacity(shut, launch=(launchable(shape(), room=0),)))
+    assert grows.reason is Reason.GROUP_FULL
+
+
 def test_full_or_blocked_is_a_wait_not_a_hold() -> None:
     blocked = launchable(shape(), blocked=Reason.NO_CAPACITY)
     full = launchable(shape(), room=0)

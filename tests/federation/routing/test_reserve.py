@@ -133,6 +133,9 @@ def test_others_fill_the_time_until_then_or_take_what_is_over() -> None:
     (kept,) = schedule([asks[0], wide], index_, now=NOW, running=running)[1].rejected
     assert (kept.reason, kept.target) == (Reason.RESERVED, "a-1")
     assert kept.message == "has room now, but is kept for s-1 in 8 min"
+    foreign = [replace(asks[0], project="theirs"), wide]
+    (kept,) = schedule(foreign, index_, now=NOW, running=running)[1].rejected
+    assert kept.message == "has room now, but is kept for an earlier session in 8 min"
 
 
 def test_no_one_is_promised_what_another_was() -> None:

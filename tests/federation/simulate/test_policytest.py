@@ -9,10 +9,8 @@ import pytest
 from atoll.cli.main import main
 from atoll.document import policy
 from atoll.money import micros
-from atoll.policy import Homecoming
-from federation.control.rulings import rules
 from federation.simulate.model import Job, Options
-from federation.simulate.policies import Course, replayed
+from federation.simulate.policies import of_policies, replayed
 from federation.simulate.policytest import Tried, differences, table_of, tried_of
 from tests.federation.simulate.builders import checkpoint, job, setup, shape
 
@@ -22,7 +20,7 @@ JOBS = [job("a", 0, 3600, 2), job("b", 0, 3600, 2), job("c", 10, 600, 1, project
 
 def tried(jobs: list[Job], **document: object) -> Tried:
     row = policy(document)
-    one = Course(name=row.name, rules=rules(row), policy=row, homecoming=row.homecoming or Homecoming())
+    one = of_policies(row.name, [row])
     return tried_of(one, jobs, partial(replayed, one, setup=setup(1, shape()), options=EXACT))
 
 

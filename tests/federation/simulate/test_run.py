@@ -8,11 +8,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from atoll.group import Pools
+from atoll.hours import Hours
 from atoll.money import micros
 from atoll.session import Checkpoint
 from atoll.states import Reason
+from federation.routing.rules import Rules
 from federation.simulate.home import Home
-from federation.simulate.model import Job, Options, Outcome, Setup
+from federation.simulate.model import Job, Lack, Options, Outcome, Setup
 from federation.simulate.places import billed
 from federation.simulate.run import simulate
 from tests.federation.simulate.builders import checkpoint, job, own_only, setup, shape, waits
@@ -133,6 +136,111 @@ def test_a_move_holds_both_places_costs_the_work_lost_and_frees_the_cloud() -> N
     (machine,) = found.machines
     assert machine.ended_at == 320 + 30
     assert moved.spent == billed(shape(price=0.2), 260) + billed(shape(price=0.06), 3420)
+
+
+def test_a_refused_launch_costs_nothing_and_the_next_best_is_taken() -> None:
+    jobs = [job("a", 0, 600, 2), job("b", 700, 600, 2)]
+    there = replace(
+        setup(0, shape("cheap", price=0.2), shape("dear", price=0.21)),
+        lacks={("cloud", "cheap/z/on-demand"): Lack(hours=(Hours(start=0, end=10),))},
+    )
+    found = simulate(jobs, there, options=EXACT)
+    # At 00:00 the cheap one is asked for first, and refused 2 s later; at 00:11 it is to be had again.
+    assert [(use.shape.name, use.launched_at) for use in found.machines] == [("dear", 2), ("cheap", 700)]
+    assert found.waits == (60, 62)
+    assert found.refused == 1
+    assert found.cloud == sum(use.cost for use in found.machines)
+    assert {site.site: site.machines for site in found.sites} == {"hall": 0, "cloud": 2}
+
+
+def test_what_was_refused_is_left_alone_for_a_while_that_grows_and_then_asked_for_again() -> None:
+    key = ("cloud", "c2/z/on-demand")
+    night = replace(setup(0, shape()), lacks={key: Lack(hours=(Hours(start=0, end=60),))})
+    found = simulate([job("a", 0, 600, 2)], night, options=EXACT)
+    assert found.runs[0].started_at is not None
+    assert 3600 <= found.runs[0].started_at <= 3600 + 300 + 60
+    assert 3600 / 300 <= found.refused <= 60
+    never = replace(setup(0, shape()), lacks={key: Lack(part=1.0)})
+    found = simulate([job("a", 0, 600, 2)], never, options=EXACT)
+    assert (found.unplaced, found.cost, found.machines) == (1, 0, ())
+
+
+def test_a_part_of_the_launches_is_refused_by_chance() -> None:
+    there = replace(setup(0, shape()), lacks={("cloud", "c2/z/on-demand"): Lack(part=0.5)})
+    jobs = [job(f"j-{n:03}", n * 5000.0, 100, 2) for n in range(200)]
+    found = simulate(jobs, there, options=EXACT)
+    assert found.unplaced == 0
+    assert 140 <= found.refused <= 270  # 200 in the mean
+    assert max(found.waits) > 62
+    assert plain(simulate(jobs, there, options=EXACT)) == plain(found)
+
+
+def test_a_predicted_hot_pool_learns_when_sessions_come() -> None:
+    """Every day from 10:00 for an hour a job every two minutes: from the second week on a machine is there for it."""
+    day, jobs = 86400.0, []
+    for n in range(28):
+        jobs += [job(f"j-{n:02}-{k:02}", n * day + 36000 + k * 120, 60, 2, data=0) for k in range(30)]
+    there = setup(0, shape(price=0.01, start_s=180.0), idle_s=0.0)
+    burst = replace(there.groups[1], pools=Pools(hot=jobs[0].request, predict=True))
+    ready = replace(there, groups=(there.groups[0], burst))
+    late = [each.id for each in jobs if each.at >= 14 * day]
+    fast = waits(simulate(jobs, ready, options=EXACT).runs)
+    slow = waits(simulate(jobs, there, options=EXACT).runs)
+    assert sum(slow[key] for key in late) > 2 * sum(fast[key] for key in late)
+
+
+def test_one_with_a_deadline_takes_spot_while_there_is_time_and_then_goes_on_demand() -> None:
+    flaky = shape("spot", price=0.05, spot=True, interruptions=0.0)
+    firm = shape("firm", price=0.2)
+    key = ("cloud", "spot/z/spot")
+    none = replace(setup(0, flaky, firm), lacks={key: Lack(part=1.0)})
+    asks = {"expected_s": 3600.0, "checkpoint": checkpoint()}
+    easy, tight = job("a", 0, 3600, 2, deadline_s=14400.0, **asks), job("a", 0, 3600, 2, deadline_s=3700.0, **asks)
+    assert simulate([easy], setup(0, flaky, firm), options=EXACT).machines[0].shape.name == "spot"
+    assert simulate([tight], setup(0, flaky, firm), options=EXACT).machines[0].shape.name == "firm"
+    # With no spot to be had it waits for some, as long as uniform progress allows, and is in time on demand.
+    [run] = simulate([easy], none, options=EXACT).runs
+    assert run.started_at is not None
+    assert run.ended_at is not None
+    assert run.started_at > 1800
+    assert run.ended_at <= 14400
+    carefree = replace(easy, deadline_s=None)
+    assert simulate([carefree], none, options=EXACT).waits[0] < 300
+
+
+def test_one_on_demand_goes_back_to_spot_once_it_is_ahead() -> None:
+    key = ("cloud", "spot/z/spot")
+    shapes = (shape("spot", price=0.02, spot=True, interruptions=0.0), shape("firm", price=2.0))
+    short = replace(setup(0, *shapes), lacks={key: Lack(hours=(Hours(start=0, end=110),))})
+    # It waits for spot at first, goes on demand after 100 minutes, and back some time after 110.
+    slow = job("a", 0, 36000, 2, expected_s=36000.0, deadline_s=54000.0, checkpoint=checkpoint())
+    found = simulate([slow], short, options=EXACT)
+    assert [use.shape.name for use in found.machines] == ["firm", "spot"]
+    assert found.runs[0].moves == 1
+    assert found.runs[0].ended_at is not None
+    assert found.runs[0].ended_at <= 54000
+
+
+def test_what_is_protected_after_a_time_is_not_moved_any_more() -> None:
+    jobs = [job("a", 0, 900, 2), job("b", 0, 36000, 2, checkpoint=checkpoint(), protect_after_s=600.0)]
+    assert simulate(jobs, setup(1, shape()), options=EXACT, home=Home().bring).moves == 0
+    early = [replace(jobs[0], duration_s=500.0), jobs[1]]
+    assert simulate(early, setup(1, shape()), options=EXACT, home=Home().bring).moves == 1
+
+
+def test_who_chose_to_wait_for_cheaper_slots_has_nothing_launched() -> None:
+    jobs = [job("a", 0, 100, 2, expected_s=100.0), job("b", 10, 3600, 2)]
+    patient = simulate(jobs, setup(1, shape(price=2.0)), options=EXACT, rules=Rules(patience_s=120.0))
+    assert (patient.machines, by_id(patient)["b"][0]) == ((), 100)
+    hasty = simulate(jobs, setup(1, shape(price=2.0)), options=EXACT, rules=Rules(patience_s=0.0))
+    assert by_id(hasty)["b"][0] == 70
+
+
+def test_a_label_of_a_site_is_known_to_the_planner() -> None:
+    there = setup(0, shape())
+    labelled = replace(there, sites=(there.sites[0], replace(there.sites[1], labels={"region": "eu"})))
+    jobs = [job("a", 0, 60, 2, labels=(("region", "eu"),)), job("b", 0, 60, 2, labels=(("region", "us"),))]
+    assert {run.job: run.sites for run in simulate(jobs, labelled, options=EXACT).runs} == {"a": ("cloud",), "b": ()}
 
 
 # -- laws -----------------------------------------------------------------------------------------

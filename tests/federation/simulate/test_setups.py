@@ -6,15 +6,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from atoll.client.views import AgentView, GpuView, GroupView, OfferView, SessionView, SiteView, SlotsView
+from atoll.client.views import AgentView, GpuView, GroupView, SessionView, ShapeView, SiteView, SlotsView
 from atoll.document import dump_group, dump_session_spec
 from atoll.errors import Invalid
 from atoll.group import Group, GroupKind, Size
+from atoll.hours import Hours
+from atoll.instance import Shape
 from atoll.money import micros
 from atoll.policy import asked
 from atoll.session import Checkpoint, CostLimits, Lifetime, Placement, SessionSpec, SessionType
 from atoll.slots import GIB, Gpu, GpuRequest, Request, Slots
+from federation.api.views import shape_offer
 from federation.simulate import history, setups
+from federation.simulate.model import Lack
 from federation.simulate.policies import asked_of
 
 
@@ -37,6 +41,9 @@ def test_the_example_is_a_setup() -> None:
         ("sites: [{name: a}]", "nothing to run on"),
         ("shapes: {x: [{name: m, cpu: 1}]}", "price is missing"),
         ("shapes: {x: [{name: m, price: 1, interruptions: -1}]}", "interruptions cannot be -1"),
+        ("shapes: {x: [{name: m, price: 1, no_capacity: 2}]}", "no_capacity cannot be 2"),
+        ("shapes: {x: [{name: m, price: 1, no_capacity: [sometimes]}]}", "are not weekly hours"),
+        ("shapes: {x: [{name: m, price: 1, no_capacity: [8-9 Mars]}]}", "no time zone 'Mars'"),
         ("shops: []", "unknown key 'shops'"),
     ],
 )
@@ -46,6 +53,21 @@ def test_what_is_wrong_in_a_setup_is_named(tmp_path: Path, text: str, message: s
     with pytest.raises(Invalid) as caught:
         setups.of_file(path)
     assert message in caught.value.message
+
+
+def test_a_setup_says_where_there_is_no_capacity_and_which_driver_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "setup.yaml"
+    path.write_text(
+        "sites: [{name: a}]\ngroups: [{name: g, site: a}]\nmachines: [{group: g, driver: '550.54'}]\n"
+        "shapes: {x: [{name: m, price: 1, no_capacity: 0.25}, {name: n, zone: z, price: 1, spot: true,"
+        " no_capacity: ['8-9']}, {name: o, price: 1}]}\n"
+    )
+    found = setups.of_file(path)
+    assert found.machines[0].driver == (550, 54)
+    assert found.lacks == {
+        ("x", "m/x/on-demand"): Lack(part=0.25),
+        ("x", "n/z/spot"): Lack(hours=(Hours(start=480, end=540),)),
+    }
 
 
 def view(
@@ -123,14 +145,16 @@ class Told:
 
     def agents(self) -> list[AgentView]:
         has = SlotsView(cpu=4.0, memory=8 * GIB, gpu=[GpuView(model="L4", count=2.0, memory=24 * GIB)])
+        facts = {"nvidia_driver": "550.54.15"}
         return [
-            blank(AgentView, id="a-2", site="aws", group="burst", instance="i-1", capacity=has),
-            blank(AgentView, id="a-1", site="hall", group="own", instance="", capacity=has),
+            blank(AgentView, id="a-2", site="aws", group="burst", instance="i-1", capacity=has, facts=facts),
+            blank(AgentView, id="a-1", site="hall", group="own", instance="", capacity=has, facts=facts),
         ]
 
-    def shapes(self, provider: str) -> list[OfferView]:
-        slots = SlotsView(cpu=8.0, memory=32 * GIB)
-        return [blank(OfferView, target="m5.2xlarge/us-east-1a/spot", slots=slots, price=0.2, spot=True, start_s=90.0)]
+    def shapes(self, provider: str) -> list[ShapeView]:
+        row = Shape(provider=provider, name="m5.2xlarge", zone="us-east-1a", slots=Slots(8000, 32 * GIB),
+                    price=micros(0.2), spot=True, start_s=90.0, billing_s=60.0, interruptions=0.07)  # fmt: skip
+        return [shape_offer(row)]
 
 
 def test_an_installation_is_a_setup_without_the_machines_it_launched() -> None:
@@ -139,8 +163,9 @@ def test_an_installation_is_a_setup_without_the_machines_it_launched() -> None:
     assert setup.machines[0].capacity == Slots(4000, 8 * GIB, 0, (Gpu("L4", 2000, 24 * GIB),))
     assert [(group.name, group.kind, group.size.max) for group in setup.groups][1] == ("burst", GroupKind.ELASTIC, 7)
     (shape,) = setup.shapes["aws"]
-    assert (shape.name, shape.zone, shape.spot, shape.price, shape.start_s) == (
-        "m5.2xlarge", "us-east-1a", True, micros(0.2), 90.0,
+    assert shape == Shape(
+        provider="aws", name="m5.2xlarge", zone="us-east-1a", slots=Slots(8000, 32 * GIB), price=micros(0.2),
+        spot=True, start_s=90.0, billing_s=60.0, interruptions=0.07,
     )  # fmt: skip
-    assert shape.key == "m5.2xlarge/us-east-1a/spot"
+    assert setup.machines[0].driver == (550, 54, 15)
     assert (setup.sites[0].labels, setup.sites[0].egress) == ({"region": "kr"}, micros(0.09))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoll.errors import Invalid
-from atoll.session import Checkpoint
+from atoll.session import Checkpoint, SessionType
 from atoll.slots import GIB, MIB, GpuRequest, Request
 from federation.simulate.model import Job
 from federation.simulate.traces import dump, read, window
@@ -57,6 +57,12 @@ def test_our_own_form_as_csv(tmp_path: Path) -> None:
     assert (second.request.gpu.milli, second.checkpoint) == (500, Checkpoint(lost=30.0))
 
 
+def test_where_it_may_run_as_csv(tmp_path: Path) -> None:
+    text = "at,duration_s,cpu,sites,labels,tags\n0,90,2,hall|annex,floor=2|room=b,team=red\n"
+    (job,) = read(written(tmp_path, text))
+    assert (job.sites, job.labels, job.tags) == (("hall", "annex"), (("floor", "2"), ("room", "b")), ("team=red",))
+
+
 def test_a_window_counts_from_the_first_job() -> None:
     jobs = [Job(id=str(n), at=n * 86400.0, duration_s=1, request=Request()) for n in range(5)]
     assert [job.id for job in window(jobs, days=2, skip_days=1)] == ["1", "2"]
@@ -73,6 +79,7 @@ def test_a_window_counts_from_the_first_job() -> None:
         ("t.csv", "at,duration_s,cpu\n0,10,many\n", "line 2: 'many' is not a number of cores"),
         ("t.csv", "at,duration_s,cpu\n0,10,\n", "line 2: asks for neither cpu nor gpu"),
         ("t.csv", "at,duration_s,cpu,spot\n0,10,1,perhaps\n", "line 2: spot is 'perhaps'"),
+        ("t.csv", "at,duration_s,cpu,labels\n0,10,1,red\n", "line 2: labels have 'red'"),
         ("t.csv", "at,duration_s,cpu,id\n0,10,1,a\n0,10,1,a\n", "1 jobs with the id of another"),
         ("t.csv", "at,duration_s,cpu\n", "holds no job"),
         ("t.csv", "submitted_at,duration_s,gpus\nx,10,1\n", "line 2: 'x' is no time"),
@@ -97,20 +104,42 @@ def test_what_is_wrong_is_told_by_its_line(tmp_path: Path, name: str, text: str,
             Request,
             cpu=st.integers(1, 10**6),
             memory=st.integers(1, 2**40),
-            gpu=st.builds(GpuRequest, milli=st.integers(1, 8000), models=st.sampled_from(((), ("L4",), ("L4", "T4")))),
+            disk=st.integers(0, 2**40),
+            gpu=st.builds(
+                GpuRequest,
+                milli=st.integers(1, 8000),
+                models=st.sampled_from(((), ("L4",), ("L4", "T4"))),
+                memory=st.integers(0, 2**36),
+                memory_max=st.integers(0, 2**36),
+                driver=st.sampled_from(((), (550,), (550, 54, 15))),
+            ),
         ),
         nodes=st.integers(1, 9),
         project=st.sampled_from(("", "vision")),
         expected_s=st.none() | st.floats(1, 1e6),
-        checkpoint=st.none() | st.builds(Checkpoint, lost=st.floats(1, 1000)),
+        checkpoint=st.none()
+        | st.builds(Checkpoint, lost=st.floats(0, 1000), every=st.floats(0, 1000), grace=st.floats(0, 1000)),
         spot=st.booleans(),
         priority=st.integers(-9, 9),
-        max_price=st.none() | st.integers(1, 10**8),
-        max_wait_s=st.none() | st.floats(1, 1e6),
+        max_price=st.none() | st.integers(0, 10**8),
+        max_total=st.none() | st.integers(0, 10**8),
+        max_wait_s=st.none() | st.floats(0, 1e6),
         deadline_s=st.none() | st.floats(1, 1e6),
         preemptible=st.booleans(),
+        protect=st.booleans(),
+        protect_after_s=st.none() | st.floats(0, 1e6),
+        sites=st.sampled_from(((), ("hall",), ("hall", "annex"))),
+        groups=st.sampled_from(((), ("own", "burst"))),
+        labels=st.sampled_from(((), (("floor", "2"), ("room", "a=b|c")))),
+        near=st.sampled_from(("", "hall")),
+        data=st.integers(0, 2**50),
+        together=st.booleans(),
+        spread=st.booleans(),
+        type=st.sampled_from(tuple(map(str, SessionType))),
+        owner=st.sampled_from(("", "ada")),
+        tags=st.sampled_from(((), ("kind=long", "odd=a|b"))),
     )
 )
-def test_what_is_saved_reads_back(tmp_path_factory: pytest.TempPathFactory, job: Job) -> None:
+def test_what_is_saved_reads_back_whole(tmp_path_factory: pytest.TempPathFactory, job: Job) -> None:
     path = written(tmp_path_factory.mktemp("trace"), json.dumps(dump(job)) + "\n", "t.jsonl")
     assert read(path) == [job]

@@ -1,5 +1,6 @@
 """The schema: made, migrated, and refused when it is newer."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 import federation.store.migrations
 from atoll.errors import Refused
+from atoll.session import Session, Stretch
 from atoll.site import Site
 from atoll.token import Token, TokenKind
 from federation.store.database import open_store
@@ -19,7 +21,7 @@ from federation.store.migrations.upgrade import upgrade
 from federation.store.schema import REVISIONS, prepare
 from federation.store.tables import metadata
 from tests.contracts.store.conftest import StoppedClock
-from tests.contracts.store.rows import site
+from tests.contracts.store.rows import session, site
 
 
 class Raw:
@@ -103,6 +105,34 @@ async def test_the_first_api_token_of_an_older_release_becomes_an_administrators
             "next": (),
         }
     await store.close()
+
+
+async def test_what_a_session_of_an_older_release_has_cost_becomes_a_stretch(url: str) -> None:
+    store = await open_store(url, StoppedClock())
+    plain = replace(session(), stretches=())
+    old = {
+        "s-new": plain,
+        "s-ended": replace(plain, site="far", group="g", cost=50, on_demand_cost=70, created_at=100.0, ended_at=280.0),
+        "s-again": replace(plain, cost=9, created_at=100.0, queued_at=100.0),
+    }
+    async with store.transaction() as tx:
+        for key, row in old.items():
+            await tx.insert(replace(row, id=key))
+    await store.close()
+    async with Raw(url) as raw:
+        await raw.execute(text("UPDATE alembic_version SET version_num = '0003'"))
+    store = await open_store(url, StoppedClock())
+    async with store.transaction() as tx:
+        found = {row.id: row for row in await tx.find(Session)}
+    await store.close()
+    assert {key: replace(row, stretches=()) for key, row in found.items()} == {
+        key: replace(row, id=key, version=1) for key, row in old.items()
+    }
+    assert found["s-new"].stretches == ()
+    assert found["s-ended"].stretches == (
+        Stretch(site="far", group="g", price=1000, started_at=100.0, ended_at=280.0, cost=50, on_demand_cost=70),
+    )
+    assert [(each.cost, each.price) for each in found["s-again"].stretches] == [(9, 0)]
 
 
 async def test_an_empty_stamp_is_upgraded_in_place(url: str) -> None:

@@ -1,0 +1,293 @@
+"""The traffic of the tunnel's benchmark, the same for all contenders: a server, and a load that measures what it gets.
+
+`python -m bench.traffic serve HOST` prints its port; `python -m bench.traffic load` reads one order a line (JSON) and
+answers in kind. A connection begins with a letter: `E` echoes what follows; `U` and `D`, each with a length, take
+so many bytes (and say so) or give them.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import uvloop
+
+BLOCK = 256 * 1024
+_HEAD = struct.Struct("!cQ")
+_WAIT_S = 60.0
+GAP_S = 0.05
+"""A digest run writes down every pause of the echo that is longer than this."""
+
+
+class Served(asyncio.BufferedProtocol):
+    """One connection of the server."""
+
+    _block = memoryview(bytes(BLOCK))
+
+    def __init__(self) -> None:
+        self._buffer = memoryview(bytearray(BLOCK))
+        self._mode = b""
+        self._head = b""
+        self._left = 0
+        self._writable = True
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=2 * BLOCK)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._mode == b"U":
+            self._took(nbytes)
+        elif self._mode == b"E":
+            self._transport.write(bytes(self._buffer[:nbytes]))
+        elif not self._mode:
+            self._begin(bytes(self._buffer[:nbytes]))
+
+    def pause_writing(self) -> None:
+        self._writable = False
+        if self._mode == b"E":
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        if self._mode == b"E":
+            self._transport.resume_reading()
+        self._give()
+
+    def _begin(self, data: bytes) -> None:
+        self._head += data
+        if self._head[:1] == b"E":
+            self._mode, rest = b"E", self._head[1:]
+            if rest:
+                self._transport.write(rest)
+        elif len(self._head) >= _HEAD.size:
+            self._mode, self._left = _HEAD.unpack(self._head[: _HEAD.size])
+            self._transport.write(b"!")
+            if self._mode == b"U":
+                self._took(len(self._head) - _HEAD.size)
+            else:
+                asyncio.get_running_loop().call_later(0.05, self._give)
+
+    def _took(self, count: int) -> None:
+        self._left -= count
+        if count and not self._left:
+            self._transport.write(b"!")
+
+    def _give(self) -> None:
+        while self._mode == b"D" and self._left and self._writable and not self._transport.is_closing():
+            size = min(BLOCK, self._left)
+            self._left -= size
+            self._transport.write(self._block[:size])
+
+
+async def serve(host: str) -> None:
+    """Serve until standard input ends."""
+    server = await asyncio.get_running_loop().create_server(Served, host, 0, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+
+
+def connect(host: str, port: int) -> socket.socket:
+    """Return a connection; it waits for nothing longer than a minute."""
+    connection = socket.create_connection((host, port), timeout=_WAIT_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def _expect(connection: socket.socket, size: int) -> bytes:
+    got = b""
+    while len(got) < size:
+        part = connection.recv(size - len(got))
+        if not part:
+            raise ConnectionError("the stream ended early")
+        got += part
+    return got
+
+
+class Bulk:
+    """Many bytes on several streams, one way: every stream is open before the clock starts."""
+
+    def __init__(self, host: str, port: int, mode: str, streams: int, size: int) -> None:
+        self._mode, self._size = mode, size // streams
+        self._streams = [connect(host, port) for _ in range(streams)]
+        self._failures: list[Exception] = []
+
+    def run(self) -> float:
+        """Return the seconds until all has arrived."""
+        for stream in self._streams:
+            stream.sendall(_HEAD.pack(self._mode.encode(), self._size))
+        for stream in self._streams:
+            _expect(stream, 1)
+        threads = [threading.Thread(target=self._one, args=(stream,)) for stream in self._streams]
+        began = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        took = time.perf_counter() - began
+        for stream in self._streams:
+            stream.close()
+        if self._failures:
+            raise self._failures[0]
+        return took
+
+    def _one(self, stream: socket.socket) -> None:
+        try:
+            (self._up if self._mode == "U" else self._down)(stream)
+        except OSError as error:
+            self._failures.append(error)
+
+    def _up(self, stream: socket.socket) -> None:
+        block, left = memoryview(bytes(BLOCK)), self._size
+        while left:
+            left -= stream.send(block[: min(BLOCK, left)])
+        _expect(stream, 1)
+
+    def _down(self, stream: socket.socket) -> None:
+        block, left = memoryview(bytearray(BLOCK)), self._size
+        while left:
+            got = stream.recv_into(block)
+            if not got:
+                raise ConnectionError("the stream ended early")
+            left -= got
+
+
+def bulk(order: dict[str, Any]) -> dict[str, Any]:
+    """Move `bytes` over `streams` streams, `mode` U or D."""
+    return {"seconds": Bulk(order["host"], order["port"], order["mode"], order["streams"], order["bytes"]).run()}
+
+
+def echo(order: dict[str, Any]) -> dict[str, Any]:
+    """Send `size` bytes `count` times, each when the one before is back."""
+    data, times = b"x" * order["size"], []
+    with connect(order["host"], order["port"]) as stream:
+        stream.sendall(b"E")
+        for number in range(-order["count"] // 10, order["count"]):
+            began = time.perf_counter()
+            stream.sendall(data)
+            _expect(stream, len(data))
+            if number >= 0:
+                times.append(time.perf_counter() - began)
+    times.sort()
+    return {"p50": times[len(times) // 2], "p99": times[len(times) * 99 // 100]}
+
+
+def opens(order: dict[str, Any]) -> dict[str, Any]:
+    """For some seconds, `parallel` at a time: connect, two bytes there and back, close."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_opens(order["host"], order["port"], order["seconds"], order["parallel"]))
+
+
+async def _opens(host: str, port: int, seconds: float, parallel: int) -> dict[str, Any]:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    times: list[float] = []
+
+    async def open_again() -> None:
+        while (at := loop.time()) < began + seconds:
+            connection = socket.socket()
+            connection.setblocking(False)
+            try:
+                await loop.sock_connect(connection, (host, port))
+                await loop.sock_sendall(connection, b"Ehi")
+                if not await loop.sock_recv(connection, 2):
+                    raise ConnectionError("the stream ended early")
+            finally:
+                connection.close()
+            times.append(loop.time() - at)
+
+    async with asyncio.timeout(seconds + _WAIT_S):
+        await asyncio.gather(*(open_again() for _ in range(parallel)))
+    times.sort()
+    return {"count": len(times), "seconds": loop.time() - began, "p50": times[len(times) // 2]}
+
+
+def digest(order: dict[str, Any]) -> dict[str, Any]:
+    """Echo random bytes at `rate` bytes a second for `seconds`; compare digests, write down the gaps (monotonic, s)."""
+    stream = connect(order["host"], order["port"])
+    stream.sendall(b"E")
+    sent, chance, total = hashlib.sha256(), random.Random(5), 0
+    pace, stop = order["rate"], time.monotonic() + order["seconds"]
+    reader = _Digest(stream)
+    reader.start()
+    began = time.monotonic()
+    while (now := time.monotonic()) < stop:
+        if total > (now - began) * pace:
+            time.sleep(0.001)
+            continue
+        block = chance.randbytes(BLOCK // 4)
+        sent.update(block)
+        total += len(block)
+        stream.sendall(block)
+    stream.shutdown(socket.SHUT_WR)
+    reader.join()
+    stream.close()
+    same = reader.size == total and reader.digest.digest() == sent.digest()
+    return {"equal": same, "bytes": total, "came": reader.size, "gaps": reader.gaps, "error": reader.error}
+
+
+class _Digest(threading.Thread):
+    def __init__(self, stream: socket.socket) -> None:
+        super().__init__(daemon=True)
+        self._stream = stream
+        self.digest = hashlib.sha256()
+        self.size = 0
+        self.gaps: list[tuple[float, float]] = []
+        self.error = ""
+
+    def run(self) -> None:
+        last = time.monotonic()
+        try:
+            while data := self._stream.recv(BLOCK):
+                now = time.monotonic()
+                if now - last > GAP_S:
+                    self.gaps.append((last, now))
+                last = now
+                self.digest.update(data)
+                self.size += len(data)
+        except OSError as error:
+            self.error = repr(error)
+
+
+ORDERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "bulk": bulk,
+    "echo": echo,
+    "opens": opens,
+    "digest": digest,
+}
+
+
+def load() -> None:
+    """Carry out orders until standard input ends."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            answer = ORDERS[order.pop("do")](order)
+        except (OSError, ExceptionGroup) as error:
+            answer = {"failed": repr(error)}
+        print(json.dumps(answer), flush=True)
+
+
+def main(argv: list[str]) -> None:
+    """Run one of the two ends."""
+    if argv[:1] == ["load"]:
+        load()
+        os._exit(0)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(argv[1]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

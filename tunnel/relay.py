@@ -1,0 +1,349 @@
+"""Who is linked, and streams to them: over the link they have, or over data connections that they dial when asked."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, replace
+
+from atoll.clock import Chance
+from atoll.errors import Unavailable
+from tunnel import wire
+from tunnel.dataline import TOKEN, RelayLine
+from tunnel.lanes import Choice, Lane, Limits, Pool, Tally, Use
+from tunnel.link import Link
+
+_AGAIN = "it reconnects by itself; try again in a moment"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A stream's lane, and how it was chosen."""
+
+    transport: asyncio.Transport
+    choice: Choice
+
+
+class _Member:
+    """One linked agent: its link, its data connections and who waits for one."""
+
+    def __init__(self, agent: str, boot: str, limits: Limits) -> None:
+        self.agent = agent
+        self.boot = boot
+        self.link: Link | None = None
+        self.dials = False
+        self.pool = Pool(limits)
+        self.lines: set[RelayLine] = set()
+        self.ready: deque[RelayLine] = deque()
+        self.waiting: deque[asyncio.Future[RelayLine]] = deque()
+        self.timer: asyncio.TimerHandle | None = None
+        self.gone_at = 0.0
+
+    @property
+    def in_use(self) -> int:
+        """How many of its data connections carry a stream."""
+        return len(self.lines) - len(self.ready)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held for its data connections."""
+        return sum(line.get_write_buffer_size() for line in self.lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One agent's data connections at this moment: ready, carrying a stream, awaited; and who waits for one."""
+
+    ready: int = 0
+    in_use: int = 0
+    pending: int = 0
+    waiting: int = 0
+
+
+class Relay:
+    """Opens streams to linked agents. `accept` is the protocol factory for connections under `wire.ALPN_DATA`.
+
+    A token is one dial's: it can be shown once, before its deadline, while the link lives over which it was sent.
+    An agent's data connections outlive its link for `Limits.grace_s`, and go on when the same process (`boot`)
+    comes back; another process, or `revoke`, ends them at once.
+    """
+
+    def __init__(self, chance: Chance, limits: Limits | None = None) -> None:
+        self._chance = chance
+        self._limits = limits or Limits()
+        self._members: dict[str, _Member] = {}
+        self._tokens: dict[bytes, _Member] = {}
+        self._owners: dict[RelayLine, _Member] = {}
+        self._strangers: dict[RelayLine, asyncio.TimerHandle] = {}
+        self._past: dict[Lane, Tally] = {lane: Tally() for lane in Lane}
+
+    # Who is linked.
+
+    def linked(self, agent: str, link: Link, *, boot: str, dials: bool) -> None:
+        """An agent is linked; `boot` names its process, `dials` says that it understands `wire.Dial`."""
+        member = self._members.get(agent)
+        if member is not None and member.boot != boot:
+            self._dissolve(member, "another process of this agent took its place")
+            member = None
+        if member is None:
+            member = self._members[agent] = _Member(agent, boot, self._limits)
+        if member.link is not link:
+            self._leave(member)
+        member.link = link
+        member.dials = dials
+        self._fill(member)
+
+    def unlinked(self, agent: str, link: Link) -> None:
+        """A link is over. Nothing happens where a newer one has taken its place."""
+        member = self._members.get(agent)
+        if member is None or member.link is not link:
+            return
+        self._leave(member)
+        member.gone_at = asyncio.get_running_loop().time()
+        self._refuse_waiting(member, Unavailable("the agent's link is down", hint=_AGAIN))
+        self._arm(member)
+
+    def revoke(self, agent: str, reason: str) -> None:
+        """End the agent's link and every stream of it now."""
+        member = self._members.get(agent)
+        if member is not None:
+            link = member.link
+            self._dissolve(member, reason)
+            if link is not None:
+                link.close(reason)
+
+    def close(self, reason: str) -> None:
+        """End all data connections; links are their owner's."""
+        for member in list(self._members.values()):
+            self._dissolve(member, reason)
+        for line in list(self._strangers):
+            line.abort()
+
+    def held(self, agent: str) -> Held:
+        """Return what there is of an agent's data connections."""
+        member = self._members.get(agent)
+        if member is None:
+            return Held()
+        return Held(len(member.ready), member.in_use, len(member.pool.pending), len(member.waiting))
+
+    def tallies(self) -> dict[Lane, Tally]:
+        """Return what each lane has carried up to now."""
+        now = {lane: replace(tally) for lane, tally in self._past.items()}
+        for line in self._owners:
+            now[Lane.DATA].carried(line.received, line.sent)
+        for member in self._members.values():
+            if member.link is not None:
+                now[Lane.MUX].carried(*member.link.carried)
+        return now
+
+    # Streams.
+
+    async def open(
+        self,
+        agent: str,
+        opening: wire.OpenStream,
+        protocol: asyncio.Protocol,
+        *,
+        use: Use = Use.SHORT,
+        lane: Lane | None = None,
+    ) -> Opened:
+        """Open a lane to an agent and attach `protocol` to it; its `connection_made` was called on return.
+
+        The lane follows from `use` unless it is given. A mux lane has half-close and reset; a data lane carries
+        bytes alone, so only what frames them itself may run there. Raises `Unavailable` with a hint.
+        """
+        member = self._members.get(agent)
+        if member is None or member.link is None:
+            raise Unavailable("the agent is not connected", hint=_AGAIN)
+        if (lane or (Lane.DATA if use is Use.BULK else Lane.MUX)) is Lane.MUX:
+            return self._open_mux(member, opening, protocol, "asked for" if lane else "short or unknown traffic")
+        return await self._open_data(member, opening, protocol, patient=lane is not None)
+
+    def _open_mux(self, member: _Member, opening: wire.OpenStream, protocol: asyncio.Protocol, why: str) -> Opened:
+        try:
+            if member.link is None:
+                raise Unavailable("the agent is not connected", hint=_AGAIN)
+            transport = member.link.open_stream(opening, protocol)
+        except Unavailable:
+            self._past[Lane.MUX].refusals += 1
+            raise
+        self._past[Lane.MUX].opens += 1
+        return Opened(transport, Choice(Lane.MUX, why))
+
+    async def _open_data(
+        self, member: _Member, opening: wire.OpenStream, protocol: asyncio.Protocol, *, patient: bool
+    ) -> Opened:
+        """Take a ready connection or wait for one; who need not have one (not `patient`) gets the link instead."""
+        try:
+            line, why = await self._line(member, patient=patient)
+        except Unavailable as error:
+            self._past[Lane.DATA].refusals += 1
+            if patient:
+                raise
+            return self._open_mux(member, opening, protocol, f"bulk, but {error.message}")
+        line.open(opening, protocol)
+        self._past[Lane.DATA].opens += 1
+        return Opened(line, Choice(Lane.DATA, why))
+
+    async def _line(self, member: _Member, *, patient: bool) -> tuple[RelayLine, str]:
+        loop = asyncio.get_running_loop()
+        limits = self._limits
+        if not member.dials:
+            raise Unavailable("its agent is too old for data connections", hint="update the agent")
+        if member.in_use + len(member.waiting) >= limits.streams:
+            raise Unavailable(f"the agent carries {limits.streams} data streams already", hint="try again later")
+        if member.buffered > limits.buffered:
+            raise Unavailable("too much waits to be sent to the agent already", hint="try again later")
+        while member.ready:
+            line = member.ready.pop()
+            if not line.is_closing():
+                member.pool.used(loop.time(), missed=False)
+                self._fill(member)
+                return line, "bulk, a connection was ready"
+        if len(member.waiting) >= limits.waiting:
+            raise Unavailable(f"{limits.waiting} streams wait for data connections already", hint="try again later")
+        hopeful = patient or member.pool.hopeful(loop.time())
+        member.pool.used(loop.time(), missed=True)
+        if not hopeful:
+            self._fill(member)
+            raise Unavailable("the agent made no data connection when last asked", hint="try again in a moment")
+        return await self._dialled(member, limits.dial_s if patient else limits.patience_s)
+
+    async def _dialled(self, member: _Member, seconds: float) -> tuple[RelayLine, str]:
+        """Wait for a connection in a queue of openers; the first that comes is the first one's."""
+        waiter: asyncio.Future[RelayLine] = asyncio.get_running_loop().create_future()
+        member.waiting.append(waiter)
+        self._fill(member)
+        line: RelayLine | None = None
+        try:
+            async with asyncio.timeout(seconds):
+                line = await waiter
+        except TimeoutError:
+            raise Unavailable("the agent made no data connection in time", hint="try again in a moment") from None
+        finally:
+            if line is None:
+                self._gave_up(member, waiter)
+        if line.is_closing():
+            raise Unavailable("the agent's data connection broke", hint="try again in a moment")
+        return line, "bulk, a connection was dialled"
+
+    def _gave_up(self, member: _Member, waiter: "asyncio.Future[RelayLine]") -> None:
+        if waiter in member.waiting:
+            member.waiting.remove(waiter)
+        elif waiter.done() and not waiter.cancelled() and waiter.exception() is None and not waiter.result().over:
+            self._offer(member, waiter.result())  # it came in the very turn in which its opener gave up
+
+    # LineOwner: the data connections' ends.
+
+    def accept(self) -> RelayLine:
+        """Return the protocol for a new connection under `wire.ALPN_DATA`."""
+        return RelayLine(self)
+
+    def admit(self, line: RelayLine) -> bool:
+        """Let a connection show its token within `Limits.token_s`, unless there are too many."""
+        strangers = len(self._strangers)
+        if strangers >= self._limits.strangers or strangers + len(self._owners) >= self._limits.lines:
+            return False
+        self._strangers[line] = asyncio.get_running_loop().call_later(self._limits.token_s, line.abort)
+        return True
+
+    def shown(self, line: RelayLine, token: bytes) -> bool:
+        """Take a connection whose token is awaited; False for any other."""
+        self._no_stranger(line)
+        member = self._tokens.pop(token, None)
+        if member is None or not member.pool.redeem(token, asyncio.get_running_loop().time()):
+            return False
+        self._owners[line] = member
+        member.lines.add(line)
+        self._offer(member, line)
+        self._fill(member)
+        return True
+
+    def dropped(self, line: RelayLine) -> None:
+        """A connection is gone."""
+        self._no_stranger(line)
+        self._past[Lane.DATA].carried(line.received, line.sent)
+        member = self._owners.pop(line, None)
+        if member is not None:
+            member.lines.discard(line)
+            if line in member.ready:
+                member.ready.remove(line)
+
+    def _no_stranger(self, line: RelayLine) -> None:
+        if timer := self._strangers.pop(line, None):
+            timer.cancel()
+
+    def _offer(self, member: _Member, line: RelayLine) -> None:
+        """Give a fresh connection to who waited longest, or keep it ready."""
+        while member.waiting:
+            waiter = member.waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(line)
+                return
+        member.ready.append(line)
+
+    # Dials.
+
+    def _fill(self, member: _Member) -> None:
+        """Ask the agent for as many dials as are lacking."""
+        link = member.link
+        if link is None or not link.alive or not member.dials:
+            self._arm(member)
+            return
+        now = asyncio.get_running_loop().time()
+        count = member.pool.wanted(len(member.ready), len(member.waiting))
+        tokens = [self._chance.token_bytes(TOKEN) for _ in range(count)]
+        for token in tokens:
+            member.pool.promise(token, now)
+            self._tokens[token] = member
+        if tokens:
+            link.send(wire.Dial(tokens=tokens))
+        self._arm(member)
+
+    def _rest(self, member: _Member) -> None:
+        """Time has passed: give up late dials, let go of what is not used, ask again for who still waits."""
+        now = asyncio.get_running_loop().time()
+        if member.link is None and now >= member.gone_at + self._limits.grace_s:
+            self._dissolve(member, "the agent did not come back")
+            return
+        for token in member.pool.rest(now):
+            self._tokens.pop(token, None)
+        while len(member.ready) > member.pool.size:
+            member.ready.popleft().close()
+        self._fill(member)
+
+    def _arm(self, member: _Member) -> None:
+        """Wake up when there is something to do; an agent that nobody uses costs no timer."""
+        if member.timer is not None:
+            member.timer.cancel()
+            member.timer = None
+        at = member.pool.next_rest()
+        if member.link is None:
+            at = member.gone_at + self._limits.grace_s
+        if at is not None:
+            loop = asyncio.get_running_loop()
+            member.timer = loop.call_at(max(at, loop.time() + 0.001), self._rest, member)
+
+    def _leave(self, member: _Member) -> None:
+        """Its link is over: so are the tokens that went over it."""
+        if member.link is not None:
+            self._past[Lane.MUX].carried(*member.link.carried)
+            member.link = None
+        for token in member.pool.pending:
+            self._tokens.pop(token, None)
+        member.pool.pending.clear()
+
+    def _dissolve(self, member: _Member, reason: str) -> None:
+        """Forget an agent and end all it has here."""
+        if self._members.get(member.agent) is member:
+            del self._members[member.agent]
+        self._leave(member)
+        self._refuse_waiting(member, Unavailable(f"the agent is gone: {reason}", hint=_AGAIN))
+        if member.timer is not None:
+            member.timer.cancel()
+        for line in list(member.lines):
+            line.abort()
+
+    def _refuse_waiting(self, member: _Member, error: Unavailable) -> None:
+        waiting, member.waiting = member.waiting, deque()
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_exception(error)
