@@ -17,7 +17,8 @@ class Agent:
     `price` is micro-units an hour for the whole machine; `instance` is empty for registered machines.
     `drain_until` (Unix seconds) is when a drain's time is over: from then on sessions that can take a checkpoint and
     are not protected are moved off it (None: whatever runs there goes on to its end). `key` is the SHA-256 of the
-    public key that it joined with, in hex: a revoked agent's never joins again.
+    public key that it joined with, in hex: a revoked agent's never joins again. Certificates of an agent are counted:
+    `generation` is the newest that was issued, `generation_used` the newest that it registered with.
     """
 
     id: str
@@ -33,6 +34,8 @@ class Agent:
     spot: bool = False
     instance: str = ""
     key: str = ""
+    generation: int = 0
+    generation_used: int = 0
     epoch: int = 0
     cordon_epoch: int = 0
     acknowledged_epoch: int = 0

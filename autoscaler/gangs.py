@@ -85,7 +85,7 @@ def _complete(
     new = _launches(fleet, able, demand.nodes - len(used), starts, taken)
     if new is None:
         return None
-    cost = sum(_cost(demand, machine) for machine in used if machine.instance not in mine)
+    cost = sum(_cost(fleet, demand, machine) for machine in used if machine.instance not in mine)
     return _Places(used, new, cost + sum(fleet.terms.alone(demand, offering.shape) for offering in new))
 
 
@@ -112,7 +112,10 @@ def _launches(
     return new if len(new) == count else None
 
 
-def _cost(demand: Demand, machine: Machine) -> int:
+def _cost(fleet: Fleet, demand: Demand, machine: Machine) -> int:
+    """Return a member's part of a machine that runs or is to; one that is started for it costs what a launch does."""
+    if machine.standing is Standing.COLD and not machine.wanted:
+        return fleet.terms.alone(demand, machine.shape)
     taken = machine.free.take(demand.request)
     return expected_cost(share_price(taken, machine.shape) if taken else 0, demand.expected_s)
 

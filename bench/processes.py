@@ -82,6 +82,10 @@ class Process:
             raise RuntimeError(f"{order}: {answer['failed']}")
         return answer
 
+    def signal(self, number: int) -> None:
+        """Send it (alone) a signal."""
+        os.kill(self.pid, number)
+
     def errors(self) -> str:
         """Return the end of what it wrote to standard error."""
         size = self._errors.seek(0, os.SEEK_END)

@@ -1,8 +1,8 @@
 """The traffic of the tunnel's benchmark, the same for all contenders: a server, and a load that measures what it gets.
 
 `python -m bench.traffic serve HOST` prints its port; `python -m bench.traffic load` reads one order a line (JSON) and
-answers in kind. A connection begins with a letter: `E` echoes what follows; `U` and `D`, each with a length, take
-so many bytes (and say so) or give them.
+answers in kind. A connection begins with a letter: `E` echoes what follows; `U` and `D`, each with a length and
+answered by `!`, take so many bytes and then say so, or give them on a further byte.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ GAP_S = 0.05
 class Served(asyncio.BufferedProtocol):
     """One connection of the server."""
 
-    _block = memoryview(bytes(BLOCK))
+    _block = bytes(BLOCK)
 
     def __init__(self) -> None:
         self._buffer = memoryview(bytearray(BLOCK))
@@ -41,26 +41,33 @@ class Served(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=2 * BLOCK)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        """Read here."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        """Bytes came."""
         if self._mode == b"U":
             self._took(nbytes)
         elif self._mode == b"E":
             self._transport.write(bytes(self._buffer[:nbytes]))
-        elif not self._mode:
+        elif self._mode == b"D":
+            self._give()
+        else:
             self._begin(bytes(self._buffer[:nbytes]))
 
     def pause_writing(self) -> None:
+        """Give no more, and echo no more."""
         self._writable = False
         if self._mode == b"E":
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        """Go on."""
         self._writable = True
         if self._mode == b"E":
             self._transport.resume_reading()
@@ -75,21 +82,17 @@ class Served(asyncio.BufferedProtocol):
         elif len(self._head) >= _HEAD.size:
             self._mode, self._left = _HEAD.unpack(self._head[: _HEAD.size])
             self._transport.write(b"!")
-            if self._mode == b"U":
-                self._took(len(self._head) - _HEAD.size)
-            else:
-                asyncio.get_running_loop().call_later(0.05, self._give)
 
     def _took(self, count: int) -> None:
         self._left -= count
-        if count and not self._left:
+        if not self._left:
             self._transport.write(b"!")
 
     def _give(self) -> None:
         while self._mode == b"D" and self._left and self._writable and not self._transport.is_closing():
             size = min(BLOCK, self._left)
             self._left -= size
-            self._transport.write(self._block[:size])
+            self._transport.write(self._block if size == BLOCK else self._block[:size])
 
 
 async def serve(host: str) -> None:
@@ -157,6 +160,7 @@ class Bulk:
 
     def _down(self, stream: socket.socket) -> None:
         block, left = memoryview(bytearray(BLOCK)), self._size
+        stream.sendall(b"!")
         while left:
             got = stream.recv_into(block)
             if not got:
@@ -215,27 +219,42 @@ async def _opens(host: str, port: int, seconds: float, parallel: int) -> dict[st
 
 
 def digest(order: dict[str, Any]) -> dict[str, Any]:
-    """Echo random bytes at `rate` bytes a second for `seconds`; compare digests, write down the gaps (monotonic, s)."""
-    stream = connect(order["host"], order["port"])
-    stream.sendall(b"E")
-    sent, chance, total = hashlib.sha256(), random.Random(5), 0
-    pace, stop = order["rate"], time.monotonic() + order["seconds"]
-    reader = _Digest(stream)
-    reader.start()
-    began = time.monotonic()
-    while (now := time.monotonic()) < stop:
-        if total > (now - began) * pace:
-            time.sleep(0.001)
-            continue
-        block = chance.randbytes(BLOCK // 4)
-        sent.update(block)
-        total += len(block)
-        stream.sendall(block)
-    stream.shutdown(socket.SHUT_WR)
-    reader.join()
-    stream.close()
-    same = reader.size == total and reader.digest.digest() == sent.digest()
-    return {"equal": same, "bytes": total, "came": reader.size, "gaps": reader.gaps, "error": reader.error}
+    """Echo random bytes, `rate` a second, until the next line comes; compare digests, write down the gaps."""
+    with connect(order["host"], order["port"]) as stream:
+        stream.sendall(b"E")
+        reader, stop, failures = _Digest(stream), threading.Event(), list[str]()
+        reader.start()
+        writer = threading.Thread(target=_paced, args=(stream, order["rate"], stop, sent := _Sent(), failures))
+        writer.start()
+        sys.stdin.readline()
+        stop.set()
+        writer.join()
+        reader.join(_WAIT_S)
+    same = reader.size == sent.size and reader.digest.digest() == sent.digest.digest()
+    return {"equal": same, "bytes": sent.size, "came": reader.size, "gaps": reader.gaps,
+            "error": " ".join([*failures, reader.error])}  # fmt: skip
+
+
+class _Sent:
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+
+def _paced(stream: socket.socket, rate: float, stop: threading.Event, sent: _Sent, failures: list[str]) -> None:
+    chance, began = random.Random(5), time.monotonic()
+    try:
+        while not stop.is_set():
+            if sent.size > (time.monotonic() - began) * rate:
+                time.sleep(0.001)
+                continue
+            block = chance.randbytes(BLOCK // 8)
+            stream.sendall(block)
+            sent.digest.update(block)
+            sent.size += len(block)
+        stream.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        failures.append(repr(error))
 
 
 class _Digest(threading.Thread):

@@ -16,7 +16,6 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import cast
 
 import uvloop
 
@@ -98,8 +97,8 @@ class Doors:
     async def listen(self, host: str, ports: dict[str, int]) -> dict[str, int]:
         """Open all doors (port 0: any) and return their ports."""
         makes: dict[str, Make] = {
-            "mux": lambda: StreamLeg(self._mux),
-            "data": lambda: StreamLeg(self._data),
+            "mux": lambda: User(self._mux),
+            "data": lambda: User(self._data),
             "splice": lambda: Announced(self._splice),
         }
         found = {}
@@ -132,16 +131,70 @@ class Doors:
             raise ConnectionError(error.message) from error
 
 
-class Announced(StreamLeg):
+class User(Leg):
+    """A user's connection: opens the stream, and keeps what comes before it is open.
+
+    (`agent.streams.StreamLeg` pauses its transport instead. uvloop's begin to read after `connection_made`,
+    whatever was asked in it.)
+    """
+
+    def __init__(self, connect: Callable[[Make], Awaitable[None]]) -> None:
+        super().__init__()
+        self._connect = connect
+        self._early = b""
+        self._ended = False
+        self._opening: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Open the stream."""
+        super().connection_made(transport)
+        self._opening = asyncio.get_running_loop().create_task(self._open())
+
+    def data_received(self, data: bytes) -> None:
+        """Pass bytes on, or keep them until there is a stream."""
+        if self.other is None:
+            self._early += data
+            if self.transport is not None:
+                self.transport.pause_reading()
+        else:
+            super().data_received(data)
+
+    def eof_received(self) -> bool:
+        """The user has said all."""
+        self._ended = True
+        return super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The user is gone, perhaps before the stream was open."""
+        if self._opening is not None:
+            self._opening.cancel()
+        super().connection_lost(exc)
+
+    async def _open(self) -> None:
+        stream = Leg()
+        stream.other = self
+        try:
+            await self._connect(lambda: stream)
+        except OSError:
+            if self.transport is not None:
+                self.transport.abort()
+            return
+        self.other = stream
+        early, self._early = self._early, b""
+        if early:
+            super().data_received(early)
+        if self._ended:
+            super().eof_received()
+        if self.transport is not None:
+            self.transport.resume_reading()
+
+
+class Announced(User):
     """A user's connection that begins with the id of its resumable stream."""
 
     def __init__(self, connect: Callable[[bytes, Make], Awaitable[None]]) -> None:
-        super().__init__(self._unknown)
+        super().__init__(self._announce)
         self._announced = connect
-        self._head = b""
-
-    async def _unknown(self, make: Make) -> None:
-        raise AssertionError
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the id."""
@@ -149,16 +202,15 @@ class Announced(StreamLeg):
 
     def data_received(self, data: bytes) -> None:
         """The id, then bytes of the stream. The client says nothing between its id and our answer."""
-        if len(self._head) == _ID:
-            super().data_received(data)
-            return
-        self._head += data
-        if len(self._head) == _ID and self.transport is not None:
-            self._connect = self._opened
-            StreamLeg.connection_made(self, self.transport)
+        super().data_received(data)
+        if self._opening is None and self.transport is not None:
+            self.transport.resume_reading()
+            if len(self._early) == _ID:
+                User.connection_made(self, self.transport)
 
-    async def _opened(self, make: Make) -> None:
-        await self._announced(self._head, make)
+    async def _announce(self, make: Make) -> None:
+        stream, self._early = self._early, b""
+        await self._announced(stream, make)
         if self.transport is not None:
             self.transport.write(b"!")
 
@@ -292,7 +344,7 @@ async def crowd(folder: Path, count: int, url: str) -> None:
 
 async def client(host: str, doors: list[int]) -> None:
     """Listen for plain TCP; each connection is a resumable stream by way of whichever door answers."""
-    server = await asyncio.get_running_loop().create_server(lambda: StreamLeg(partial(_begin, host, doors)), host, 0)
+    server = await asyncio.get_running_loop().create_server(lambda: User(partial(_begin, host, doors)), host, 0)
     say(port=server.sockets[0].getsockname()[1])
     await asyncio.to_thread(sys.stdin.read)
 
@@ -346,7 +398,7 @@ def main(argv: list[str]) -> None:
     """Run one end. The agent's loop is asyncio's own, as in the product (`agent-uvloop`: the other one)."""
     kind, *rest = argv
     loop = asyncio.new_event_loop if kind == "agent" else uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=cast("Callable[[], asyncio.AbstractEventLoop]", loop)) as runner:
+    with asyncio.Runner(loop_factory=loop) as runner:
         match kind:
             case "relay":
                 folder, host, port, doors = rest

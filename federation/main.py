@@ -265,7 +265,7 @@ def _acceptor(config: ServerConfig, control: "Control", authority: "Authority", 
     return Acceptor(
         {
             ALPN_CONTROL: Route(authority.control_context(), control.links.accept),
-            ALPN_DATA: Route(authority.data_context(), control.links.relay.accept),
+            ALPN_DATA: Route(authority.data_context(), control.streams.relay.accept),
             ALPN_JOIN: Route(authority.join_context(), http),
             "http/1.1": Route(authority.http_context(own), http),
         },

@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from atoll.errors import Invalid
 
@@ -21,6 +21,28 @@ if TYPE_CHECKING:
 SLACK_S = 300.0
 """Certificates are valid from this long before they are made: hosts' clocks differ."""
 AGENT_URI = "atoll://agent/"
+"""… and the agent's id, a slash and the certificate's generation: 0 where there is none."""
+
+
+class Bearer(NamedTuple):
+    """The agent that a certificate names, and which of that agent's certificates it is."""
+
+    agent: str
+    generation: int = 0
+
+    @property
+    def uri(self) -> str:
+        """How a certificate says so."""
+        return f"{AGENT_URI}{self.agent}/{self.generation}"
+
+    @classmethod
+    def of(cls, uris: Iterable[str]) -> Bearer | None:
+        """Return whom the URIs of a certificate name; None unless that is one agent."""
+        found = [uri.removeprefix(AGENT_URI) for uri in uris if uri.startswith(AGENT_URI)]
+        if len(found) != 1:
+            return None
+        agent, _, generation = found[0].partition("/")
+        return cls(agent, int(generation) if generation.isdecimal() else 0)
 
 
 def new_key() -> bytes:
@@ -67,8 +89,8 @@ def new_server(
     return _sign(builder, _load_key(ca_key_pem), authority.public_key())
 
 
-def sign_request(csr_pem: str, ca_pem: str, ca_key_pem: bytes, *, agent_id: str, now: float, ttl_s: float) -> str:
-    """Return a client certificate (PEM) for the request's key: `atoll://agent/<id>`, whatever names it asked for.
+def sign_request(csr_pem: str, ca_pem: str, ca_key_pem: bytes, *, bearer: Bearer, now: float, ttl_s: float) -> str:
+    """Return a client certificate (PEM) for the request's key that names its bearer, whatever names it asked for.
 
     Raises `Invalid` for a request that cannot be read, is not signed by its own key, or is no EC P-256 key.
     """
@@ -86,8 +108,8 @@ def sign_request(csr_pem: str, ca_pem: str, ca_key_pem: bytes, *, agent_id: str,
     if not sound or not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise Invalid("the certificate signing request must be signed by an EC P-256 key of its own")
     authority = x509.load_pem_x509_certificate(ca_pem.encode())
-    builder = _builder(key, _name(agent_id), authority.subject, now, ttl_s)
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(AGENT_URI + agent_id)]
+    builder = _builder(key, _name(bearer.agent), authority.subject, now, ttl_s)
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(bearer.uri)]
     builder = _leaf(builder, names, ExtendedKeyUsageOID.CLIENT_AUTH)
     return _sign(builder, _load_key(ca_key_pem), authority.public_key())
 
@@ -118,8 +140,8 @@ def signed_by(certificate_pem: str, ca_pem: str, key_pem: bytes) -> bool:
     return certificate.public_key() == _load_key(key_pem).public_key()
 
 
-def agent_of(certificate_pem: str, csr_pem: str, ca_pem: str) -> str:
-    """Return the agent that a certificate names, expired or not, when the request is signed by that very key.
+def agent_of(certificate_pem: str, csr_pem: str, ca_pem: str) -> Bearer:
+    """Return whom a certificate names, expired or not, when the request is signed by that very key.
 
     Raises `Invalid` when this CA did not issue the certificate, or the request is of another key.
     """
@@ -134,10 +156,10 @@ def agent_of(certificate_pem: str, csr_pem: str, ca_pem: str) -> str:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
         raise Invalid("the certificate is not one of this installation") from None
-    agents = [uri for uri in names.get_values_for_type(x509.UniformResourceIdentifier) if uri.startswith(AGENT_URI)]
-    if not same or len(agents) != 1:
+    bearer = Bearer.of(names.get_values_for_type(x509.UniformResourceIdentifier))
+    if not same or bearer is None:
         raise Invalid("the certificate signing request is not of the certificate's own key")
-    return agents[0].removeprefix(AGENT_URI)
+    return bearer
 
 
 def key_of(csr_pem: str) -> str:

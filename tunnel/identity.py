@@ -12,6 +12,7 @@ from pathlib import Path
 
 from atoll.errors import Invalid
 from tunnel import certificates
+from tunnel.certificates import Bearer
 from tunnel.wire import ALPN_CONTROL, ALPN_DATA, ALPN_JOIN, CONTROL_NAME
 
 AGENT_TTL_S = 86_400.0
@@ -62,11 +63,14 @@ class Authority:
             write_private(directory / "server.pem", fresh.encode())
         return cls(directory)
 
-    def sign_agent(self, csr_pem: str, agent_id: str, *, now: float, ttl_s: float = AGENT_TTL_S) -> str:
+    def sign_agent(
+        self, csr_pem: str, agent_id: str, *, generation: int = 0, now: float, ttl_s: float = AGENT_TTL_S
+    ) -> str:
         """Return a certificate (PEM) that says the request's key is this agent's; raise `Invalid` for a bad one."""
-        return certificates.sign_request(csr_pem, self.ca_pem, self._ca_key, agent_id=agent_id, now=now, ttl_s=ttl_s)
+        bearer = Bearer(agent_id, generation)
+        return certificates.sign_request(csr_pem, self.ca_pem, self._ca_key, bearer=bearer, now=now, ttl_s=ttl_s)
 
-    def agent_of(self, certificate_pem: str, csr_pem: str) -> str:
+    def agent_of(self, certificate_pem: str, csr_pem: str) -> Bearer:
         """Return the agent whose certificate (expired or not) and key these are; raise `Invalid` when they are not."""
         return certificates.agent_of(certificate_pem, csr_pem, self.ca_pem)
 
@@ -182,15 +186,13 @@ def make_key_and_csr(directory: Path) -> str:
     return certificates.new_request(_keep_key(directory / "key.pem"))
 
 
-def peer_agent(transport: asyncio.BaseTransport) -> str:
-    """Return the agent id of the transport's client certificate (or memory transport); "" where there is none."""
+def peer_of(transport: asyncio.BaseTransport) -> Bearer:
+    """Return whom the transport's client certificate (or memory transport) names; agent "" where there is none."""
     certificate = transport.get_extra_info("peercert")
     if not certificate:
-        return str(transport.get_extra_info("atoll_agent") or "")
-    for kind, value in certificate.get("subjectAltName", ()):
-        if kind == "URI" and value.startswith(certificates.AGENT_URI):
-            return str(value.removeprefix(certificates.AGENT_URI))
-    return ""
+        return transport.get_extra_info("atoll_agent") or Bearer("")
+    names = certificate.get("subjectAltName", ())
+    return Bearer.of(value for kind, value in names if kind == "URI") or Bearer("")
 
 
 def write_private(path: Path, data: bytes) -> None:

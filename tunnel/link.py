@@ -8,7 +8,8 @@ from typing import Protocol, cast
 
 from atoll.errors import Unavailable
 from tunnel import mux, wire
-from tunnel.identity import peer_agent
+from tunnel.certificates import Bearer
+from tunnel.identity import peer_of
 from tunnel.mux import Side
 from tunnel.stream import StreamReset, StreamTransport
 
@@ -61,7 +62,7 @@ class Link(asyncio.Protocol):
         self._streams: dict[int, StreamTransport] = {}
         self._waiting: dict[int, StreamTransport] = {}
         self._transport: asyncio.Transport | None = None
-        self._peer = ""
+        self._peer = Bearer("")
         self._paused = False
         self._flushing = False
         self._closing = False
@@ -80,7 +81,12 @@ class Link(asyncio.Protocol):
     @property
     def peer(self) -> str:
         """The agent's id, from its client certificate or the memory transport; "" where there is none."""
-        return self._peer
+        return self._peer.agent
+
+    @property
+    def generation(self) -> int:
+        """Which of the agent's certificates the connection was made with."""
+        return self._peer.generation
 
     @property
     def alive(self) -> bool:
@@ -159,7 +165,7 @@ class Link(asyncio.Protocol):
         transport = cast("asyncio.Transport", base)  # uvloop's are, but do not inherit from it
         self._transport = transport
         self._loop = asyncio.get_running_loop()
-        self._peer = peer_agent(transport)
+        self._peer = peer_of(transport)
         transport.set_write_buffer_limits(high=_WRITE_BUFFER)
         _tune(transport.get_extra_info("socket"))
         self._heard = self._ping_at = self._loop.time()
@@ -287,7 +293,7 @@ class Link(asyncio.Protocol):
             self._new_stream(stream).attach(protocol)
 
     def _new_stream(self, stream: int) -> StreamTransport:
-        transport = StreamTransport(stream, self._mux, self._stream_changed, lambda: self._rtt, self._peer)
+        transport = StreamTransport(stream, self._mux, self._stream_changed, lambda: self._rtt, self._peer.agent)
         self._streams[stream] = transport
         return transport
 

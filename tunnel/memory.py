@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
+from tunnel.certificates import Bearer
 from tunnel.dialer import DIAL_TIMEOUT_S, Dialer
 
 _HIGH = 256 * 1024
@@ -216,9 +217,12 @@ class MemoryNetwork:
         self._make = make
         self._make_data = data
 
-    def dialer(self, agent_id: str, *, data: bool = False) -> Dialer:
-        """Return how the agent of that id dials the listener, for its link or (`data`) for data connections."""
-        return _MemoryDialer(self, agent_id, data=data)
+    def dialer(self, agent_id: str, *, generation: int = 0, data: bool = False) -> Dialer:
+        """Return how the agent of that id dials the listener, for its link or (`data`) for data connections.
+
+        `generation` is that of the certificate which it has, as it were.
+        """
+        return _MemoryDialer(self, Bearer(agent_id, generation), data=data)
 
     def cut(self, agent_id: str) -> None:
         """Let nothing through, silently (half-open); dials hang until healed or timed out."""
@@ -255,9 +259,9 @@ class MemoryNetwork:
         for end in list(self._wire(agent_id).agent_ends):
             end.mute()
 
-    async def connect(self, agent_id: str, make: Callable[[], asyncio.Protocol], *, data: bool = False) -> None:
+    async def connect(self, bearer: Bearer, make: Callable[[], asyncio.Protocol], *, data: bool = False) -> None:
         """Connect an agent's protocol to the listener's; raise as a `Dialer` does."""
-        wire = self._wire(agent_id)
+        wire = self._wire(bearer.agent)
         async with asyncio.timeout(DIAL_TIMEOUT_S):
             await wire.uncut.wait()
             await asyncio.sleep(2 * wire.latency())
@@ -266,9 +270,9 @@ class MemoryNetwork:
         if wire.refused or make_control is None or (data and make_data is None):
             raise ConnectionRefusedError("connection refused")
         agent_end = MemoryTransport(wire, {})
-        control_end = MemoryTransport(wire, {} if data else {"atoll_agent": agent_id})
+        control_end = MemoryTransport(wire, {} if data else {"atoll_agent": bearer})
         agent_end.join(make(), control_end)
-        control_end.join(make_data() if data and make_data else make_control(agent_id), agent_end)
+        control_end.join(make_data() if data and make_data else make_control(bearer.agent), agent_end)
         wire.agent_ends[agent_end] = None
         wire.control_ends[control_end] = None
         control_end.begin()
@@ -282,10 +286,10 @@ class MemoryNetwork:
 
 
 class _MemoryDialer:
-    def __init__(self, network: MemoryNetwork, agent_id: str, *, data: bool) -> None:
+    def __init__(self, network: MemoryNetwork, bearer: Bearer, *, data: bool) -> None:
         self._network = network
-        self._agent_id = agent_id
+        self._bearer = bearer
         self._data = data
 
     async def dial(self, make: Callable[[], asyncio.Protocol]) -> None:
-        await self._network.connect(self._agent_id, make, data=self._data)
+        await self._network.connect(self._bearer, make, data=self._data)

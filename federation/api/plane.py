@@ -377,7 +377,11 @@ class LinksPort(Protocol):
         """Return the protocol of a new link."""
         ...
 
-    async def open_stream(
+
+class StreamsPort(Protocol):
+    """Users' streams."""
+
+    async def open(
         self,
         run: str,
         app: str,
@@ -512,6 +516,11 @@ class Plane(Protocol):
     @property
     def links(self) -> LinksPort:
         """Links."""
+        ...
+
+    @property
+    def streams(self) -> StreamsPort:
+        """Users' streams."""
         ...
 
     async def status(self) -> Any:

@@ -164,7 +164,7 @@ async def forward(call: Call) -> web.StreamResponse:
     protocol = asyncio.StreamReaderProtocol(reader)
     run = run_id(row.id, row.attempt, query.rank)
     owner = call.caller.owner
-    transport = await call.control.links.open_stream(run, "", query.port, protocol, use=Use.BULK, user=owner)
+    transport = await call.control.streams.open(run, "", query.port, protocol, use=Use.BULK, user=owner)
     writer = asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
     socket = web.WebSocketResponse(heartbeat=20.0, compress=False, max_msg_size=4 * 1024 * 1024)
     try:

@@ -6,13 +6,14 @@ from atoll.agent import Agent
 from atoll.duration import rough
 from atoll.errors import Conflict, NotFound
 from atoll.instance import Instance
-from atoll.session import MemberState, Session
+from atoll.session import Session
 from atoll.slots import Slots, total
-from atoll.states import KEPT, PLACED, AgentState, InstanceState, Reason, SessionState
+from atoll.states import KEPT, PLACED, AgentState, InstanceState, Reason
 from federation.control.changes import Change, Changes
 from federation.control.demands import protection
-from federation.control.links import Links, LiveAgent, refusal
+from federation.control.links import Links, LiveAgent
 from federation.control.members import holders, vanished
+from federation.control.trust import distrust
 from tunnel import wire
 
 
@@ -103,10 +104,8 @@ class Agents:
                 return row
             if row.state not in KEPT:
                 raise Conflict(f"agent {row.name} is {row.state}: its certificate is worth nothing already")
-            row = await change.agent(row, AgentState.REVOKED, Reason.REVOKED, f"revoked by {by}")
-            await _distrust(change, row)
-        self._links.send(row.id, refusal(row.id, row))
-        self._links.end(row.id, "the agent was revoked")
+            row = await distrust(change, row, Reason.REVOKED, f"revoked by {by}")
+        self._links.dismiss(row)
         self._on_change()
         return row
 
@@ -128,18 +127,6 @@ class Agents:
         """Send the agent its cordon state; registration repeats it if this is lost."""
         epoch = row.cordon_epoch or row.epoch
         self._links.send(row.id, wire.Cordon(epoch=epoch, cordoned=row.state is AgentState.DRAINING))
-
-
-async def _distrust(change: Change, row: Agent) -> None:
-    """Nothing that a revoked agent would say counts: its sessions are lost, its machine is ended where it can be."""
-    text = f"agent {row.name} was revoked; it may still run there"
-    hint = f"once that machine is off or rebuilt: `atoll agent remove {row.name}`"
-    for session in await change.tx.find(Session, agent=row.id, state=sorted(PLACED)):
-        if any(member.agent == row.id and member.state is not MemberState.EXITED for member in session.members):
-            await change.session(session, SessionState.LOST, Reason.REVOKED, text, hint=hint)
-    instance = await change.tx.get(Instance, row.instance) if row.instance else None
-    if instance:
-        await change.end(instance, Reason.REVOKED, f"its agent was {row.message}")
 
 
 async def cordon(change: Change, row: Agent, message: str, until: float | None) -> Agent:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from tunnel.certificates import Bearer
+
 
 class Authority(Protocol):
     """Who vouches for agents: `tunnel.identity.Authority`, or a plain one in simulation."""
@@ -22,12 +24,12 @@ class Authority(Protocol):
         """The CA certificate."""
         ...
 
-    def sign_agent(self, csr_pem: str, agent_id: str, *, ttl_s: float, now: float) -> str:
+    def sign_agent(self, csr_pem: str, agent_id: str, *, generation: int, ttl_s: float, now: float) -> str:
         """Return a certificate for the key in `csr_pem` that names `agent_id`, whatever the CSR says."""
         ...
 
-    def agent_of(self, certificate_pem: str, csr_pem: str) -> str:
-        """Return the agent that a certificate of ours, expired or not, names; the request must be of its key."""
+    def agent_of(self, certificate_pem: str, csr_pem: str) -> Bearer:
+        """Return whom a certificate of ours, expired or not, names; the request must be of its key."""
         ...
 
     def key_of(self, csr_pem: str) -> str:

@@ -109,6 +109,7 @@ class Control:
         self.installation = ""
         self.changes = Changes(store, bus, clock, steps)
         self.links = Links(self.changes, logs, config, clock, chance)
+        self.streams = self.links.streams
         self.prices = Prices(self.changes, chance, lambda row: feeds(self._catalog.opened(row)), verify)
         self._catalog = Catalog(drivers, self.prices.book, config, clock, chance)
         self._quotas = Quotas(self._catalog, config, clock)
@@ -126,6 +127,7 @@ class Control:
         self.groups = Groups(changes, self.agents, changed)
         self.providers = Providers(changes, self._catalog, changed)
         self.tokens = Tokens(changes, self.config, self._chance, changed)
+        self.tokens.on_revoked = self.links.dismiss
         self.policies = Policies(changes, changed, plugins)
         self.approvals = Approvals(changes, self.policies, changed)
         self.budgets = Budgets(changes, changed)

@@ -4,31 +4,27 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from weakref import WeakSet
 
 import structlog
-from msgspec import structs
 
 from atoll.agent import Agent
 from atoll.clock import Chance, Clock
-from atoll.errors import AtollError, NotFound, Unavailable
+from atoll.errors import AtollError, Unavailable
 from atoll.group import Group
 from atoll.instance import Instance
 from atoll.session import MemberState, Session
 from atoll.slots import Gpu, Slots
-from atoll.states import PLACED, AgentState, InstanceState, Reason
+from atoll.states import KEPT, PLACED, AgentState, InstanceState, Reason
 from federation.control.changes import Change, Changes
 from federation.control.config import ControlConfig
 from federation.control.members import Verdict, apply, current_runs, find
 from federation.control.promises import shortfall
+from federation.control.streams import Streams
+from federation.control.trust import issue, refusal, vetted
 from federation.ports import LogStore
 from tunnel import wire
-from tunnel.grant import LIFE_S, Grant, agent_key, relay_key, seal
-from tunnel.lanes import Use
+from tunnel.grant import agent_key
 from tunnel.link import Link, Side
-from tunnel.redial import RedialledTransport
-from tunnel.relay import Relay
-from tunnel.resume import ID_SIZE
 
 log = structlog.get_logger("control")
 
@@ -41,7 +37,8 @@ class LiveAgent:
 
     `told` are the commands (`start:<run>`, `stop:<run>`) already sent on this link, `heard` is when
     anything last came over it (monotonic), `notice` the cloud's word that the machine will be taken, `protocol`
-    the one that the agent speaks, `grant_key` the one by which it checks grants. Once it has `ended` its word counts no more, even what came before. `exited` are the ended runs whose output it still owes, with its final sizes.
+    the one that the agent speaks, `grant_key` the one by which it checks grants. Once it has `ended` its word counts
+    no more, even what came before. `exited` are the ended runs whose output it still owes, with its final sizes.
     """
 
     id: str
@@ -81,17 +78,13 @@ class Links:
     """Owner of all agents' links; `accept` is the protocol factory for connections that came with a certificate."""
 
     def __init__(self, changes: Changes, logs: LogStore, config: ControlConfig, clock: Clock, chance: Chance) -> None:
-        self.relay = Relay(chance)
-        self._streams: WeakSet[RedialledTransport] = WeakSet()
-        self._chance = chance
+        self.streams = Streams(changes, config, clock, chance, self.live)
         self._changes = changes
         self._logs = logs
         self._config = config
         self._clock = clock
         self._inboxes: dict[Link, _Inbox] = {}
         self._live: dict[str, LiveAgent] = {}
-        self._relay_key = relay_key(config.secret_key)
-        self._unix_zero = clock.now() - clock.monotonic()
         self._silent_since: dict[str, float] = {}
         self._lost_at: deque[float] = deque()
         self._changed: set[str] = set()
@@ -158,78 +151,12 @@ class Links:
         """End an agent's link and all its streams now; what it sent and nobody has taken in yet is left unread."""
         if live := self._live.get(agent):
             live.ended = True
-        self.relay.revoke(agent, reason)
-        for stream in [stream for stream in self._streams if stream.get_extra_info("peername")[0] == agent]:
-            stream.reset(reason)
+        self.streams.end(agent, reason)
 
-    async def open_stream(
-        self,
-        run: str,
-        app: str,
-        port: int,
-        protocol: asyncio.Protocol,
-        *,
-        use: Use = Use.SHORT,
-        exec: bool = False,  # noqa: A002 - the field's name on the wire
-        user: str = "",
-    ) -> asyncio.Transport:
-        """Open a stream to an app or port of a run, for a `user`; raises `NotFound` or `Unavailable` with a hint.
-
-        With `exec` it is to a program beside the run: the bytes are frames of `tunnel.exec`.
-        A `BULK` stream has a connection of its own where the agent makes one, and goes on when it is lost.
-        """
-        live, session = await self._place_of(run)
-        if exec and live.protocol < wire.EXECS:
-            raise Unavailable("the session's agent is too old to be entered", hint="update it, then restart it")
-        opening = wire.OpenStream(run=run, app=app, port=port, exec=exec)
-        if use is Use.SHORT or live.protocol < wire.DIALS:
-            return (await self.relay.open(live.id, self._granted(live, session, user, opening), protocol)).transport
-        opening = structs.replace(opening, resume=self._chance.token_bytes(ID_SIZE))
-
-        async def dial(make: Callable[[], asyncio.Protocol]) -> None:
-            live, session = await self._place_of(run)
-            await self.relay.open(live.id, self._granted(live, session, user, opening), make(), use=use)
-
-        stream = RedialledTransport(opening.resume, dial, chance=self._chance, peer=live.id)
-        self._streams.add(stream)
-        stream.attach(protocol)
-        stream.start()
-        return stream
-
-    def _granted(self, live: LiveAgent, session: Session, user: str, opening: wire.OpenStream) -> wire.OpenStream:
-        """Return an opening with a grant for just this; agents of older protocols know of none."""
-        if live.protocol < wire.GRANTS:
-            return opening
-        grant = Grant(
-            id=self._chance.token_bytes(ID_SIZE),
-            agent=live.id,
-            run=opening.run,
-            project=session.project,
-            session=session.id,
-            expires_at=self._time() + LIFE_S,
-            user=user,
-            app=opening.app,
-            port=opening.port,
-            exec=opening.exec,
-            resume=opening.resume,
-        )
-        return structs.replace(opening, grant=seal(grant, self._relay_key, live.grant_key))
-
-    def _time(self) -> float:
-        """Unix seconds that never jump while this process lives, for agents know them from its welcome."""
-        return self._unix_zero + self._clock.monotonic()
-
-    async def _place_of(self, run: str) -> tuple[LiveAgent, Session]:
-        """Return the connected agent that a run is on, and its session."""
-        async with self._changes.look() as tx:
-            row = await tx.get(Session, run.partition(".")[0])
-        member = next((m for key, m in current_runs(row) if key == run), None) if row else None
-        if row is None or member is None or row.state not in PLACED:
-            raise NotFound(f"run {run} is not running", hint="see `atoll ps`")
-        live = self._live.get(member.agent)
-        if live is None:
-            raise Unavailable("the session's agent is not connected", hint="it reconnects by itself; try again shortly")
-        return live, row
+    def dismiss(self, row: Agent) -> None:
+        """Tell an agent that is no member any more to end itself, and end its link and all its streams now."""
+        self.send(row.id, refusal(row.id, row))
+        self.end(row.id, "the agent was revoked")
 
     def owes(self, run: str) -> bool:
         """Say whether a connected agent has yet to send the rest of the output of a run that has ended."""
@@ -237,9 +164,7 @@ class Links:
 
     async def close(self) -> None:
         """Close all links; agents reconnect to whoever comes next."""
-        for stream in list(self._streams):
-            stream.reset("the control plane is stopping")
-        self.relay.close("the control plane is stopping")
+        self.streams.close("the control plane is stopping")
         for link, inbox in list(self._inboxes.items()):
             link.close("the control plane is stopping")
             if inbox.task:
@@ -278,7 +203,7 @@ class Links:
         live = inbox.agent
         if live and self._live.get(live.id) is live:
             del self._live[live.id]
-            self.relay.unlinked(live.id, link)
+            self.streams.relay.unlinked(live.id, link)
             self._changed.add(live.id)
             now = self._clock.monotonic()
             self._silent_since[live.id] = now  # up to here its pings were answered: its leases count from then (I8)
@@ -342,10 +267,7 @@ class Links:
                 self._changed.add(live.id)
                 self.on_change()
             case wire.Renew(csr=csr):
-                pem = self._config.authority.sign_agent(
-                    csr, live.id, ttl_s=self._config.certificate_s, now=self._clock.now()
-                )
-                link.send(wire.Certificate(certificate=pem))
+                await self._renew(live, csr)
             case wire.Leave(reason=reason):
                 self.on_leave(live.id, reason)
 
@@ -358,13 +280,17 @@ class Links:
         kill: list[str] = []
         forget: list[str] = []
         async with self._changes.commit("agent.register") as change:
-            agent = await change.tx.get(Agent, link.peer)
+            agent = await vetted(change, await change.tx.get(Agent, link.peer), link.generation)
             if agent is None or agent.state not in (AgentState.READY, AgentState.DRAINING):
+                told = refusal(link.peer, agent)
+                self.send(link.peer, told)
                 self.end(link.peer, "not a member")
-                link.send(refusal(link.peer, agent))
+                link.send(told)
                 link.close("not a member")
                 return None
             instance = await change.tx.get(Instance, agent.instance) if agent.instance else None
+            generation = max(agent.generation_used, link.generation)
+            agent = replace(agent, generation_used=generation, generation=max(agent.generation, generation))
             agent = await self._admit(change, agent, instance, hello)
             for report in hello.runs:
                 verdict = await apply(change, agent.id, report)
@@ -385,10 +311,10 @@ class Links:
                 lease_s=lease,
                 max_life_s=life,
                 grant_key=live.grant_key,
-                now=self._time(),
+                now=self.streams.now(),
             )
         )
-        self.relay.linked(agent.id, link, boot=hello.boot, dials=hello.protocol >= wire.DIALS)
+        self.streams.relay.linked(agent.id, link, boot=hello.boot, dials=hello.protocol >= wire.DIALS)
         if agent.state is AgentState.DRAINING:
             link.send(wire.Cordon(epoch=agent.cordon_epoch, cordoned=True))
         log.info("agent registered", agent=agent.id, epoch=agent.epoch, runs=len(hello.runs), kill=len(kill))
@@ -401,7 +327,7 @@ class Links:
             before.link.close("the agent registered on a newer link")
         now = self._clock.monotonic()
         live = LiveAgent(id=agent.id, link=link, epoch=agent.epoch, protocol=hello.protocol, heard=now)
-        live.grant_key = agent_key(self._config.secret_key, agent.id, 0)
+        live.grant_key = agent_key(self._config.secret_key, agent.id, link.generation)
         live.exited = {r.run: (r.out, r.err) for r in hello.runs if r.state == MemberState.EXITED}
         self._live[agent.id] = live
         self._changed.add(agent.id)
@@ -453,6 +379,14 @@ class Links:
             await self._forget_if_complete(live, report.run)
         self._changes.bus.publish(f"log:{report.run}")
         self.on_change()
+
+    async def _renew(self, live: LiveAgent, csr: str) -> None:
+        async with self._changes.commit("agent.renew") as change:
+            row = await change.tx.get(Agent, live.id)
+            if row is None or row.state not in KEPT:
+                return
+            _, pem = await issue(change, self._config, row, csr)
+        live.link.send(wire.Certificate(certificate=pem))
 
     async def _no_checkpoint(self, live: LiveAgent, message: wire.NoCheckpoint) -> None:
         """A run was not asked: its move ends now. Of a gang others may have been: there its time decides."""
@@ -517,14 +451,6 @@ class Links:
                 agent, AgentState.DRAINING, agent.reason, text, verb="acknowledged", acknowledged_epoch=epoch
             )
         self.on_change()
-
-
-def refusal(key: str, row: Agent | None) -> wire.Refuse:
-    """Return what an agent that is no member (any more) is told: to end its runs and itself."""
-    if row is not None and row.state is AgentState.REVOKED:
-        return wire.Refuse(code=Reason.REVOKED, message=f"agent {row.name} was revoked: {row.message}", final=True)
-    gone = f"agent {key} does not belong to this installation (any more)"
-    return wire.Refuse(code="FORBIDDEN", message=gone, final=True)
 
 
 def capped(reported: Slots, limit: Slots) -> Slots:

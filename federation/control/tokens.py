@@ -14,6 +14,7 @@ from atoll.states import KEPT, AgentState, InstanceState, Reason
 from atoll.token import Token, TokenKind
 from federation.control.changes import Change, Changes
 from federation.control.config import ControlConfig
+from federation.control.trust import issue, refusal, vetted
 from tunnel.jointoken import token_hash
 
 API_PREFIX = "atk_"
@@ -36,6 +37,7 @@ class Tokens:
         self._config = config
         self._chance = chance
         self._on_change = on_change
+        self.on_revoked: Callable[[Agent], None] = lambda _agent: None
 
     async def create_join(
         self, *, site: str, group: str, uses: int = 1, ttl_s: float = 900.0, owner: str = ""
@@ -107,9 +109,7 @@ class Tokens:
             agent = await self._again(change, token_hash(secret), key)
             if agent is None:
                 agent = await self._first(change, token_hash(secret), key, name, facts)
-            certificate = self._config.authority.sign_agent(
-                csr, agent.id, ttl_s=self._config.certificate_s, now=change.now
-            )
+            agent, certificate = await issue(change, self._config, agent, csr)
         self._on_change()
         return Joined(agent=agent, certificate=certificate)
 
@@ -136,18 +136,19 @@ class Tokens:
     async def renew(self, certificate: str, csr: str) -> str:
         """Return a new certificate for an agent that slept past the end of its last one, for the same key.
 
-        Raises `Unauthorized` for a certificate that is not ours, and for an agent that left or is gone.
+        Raises `Unauthorized` for a certificate that is not ours, and for an agent that left, is gone or is revoked.
         """
         try:
-            key = self._config.authority.agent_of(certificate, csr)
+            shown = self._config.authority.agent_of(certificate, csr)
         except Invalid as error:
             raise Unauthorized(error.message, hint="join anew: atoll agent join") from error
-        async with self._changes.look() as tx:
-            agent = await tx.get(Agent, key)
-        if agent is None or agent.state not in KEPT:
-            raise Unauthorized(f"agent {key} does not belong to this installation (any more)", hint="join anew")
-        now = self._changes.clock.now()
-        return self._config.authority.sign_agent(csr, key, ttl_s=self._config.certificate_s, now=now)
+        async with self._changes.commit("agent.renew") as change:
+            agent = await vetted(change, await change.tx.get(Agent, shown.agent), shown.generation)
+            if agent is not None and agent.state in KEPT:
+                return (await issue(change, self._config, agent, csr))[1]
+        if agent is not None and agent.state is AgentState.REVOKED:
+            self.on_revoked(agent)
+        raise Unauthorized(refusal(shown.agent, agent).message, hint="join anew")
 
     async def _agent(self, change: Change, token: Token, public: str, name: str, facts: dict[str, str]) -> Agent:
         """Insert the agent; site, group, price and spot come from our side, never from the machine (S3)."""

@@ -108,7 +108,7 @@ class Gateway:
 
     def _upstream(self, use: Use = Use.SHORT) -> ClientSession:
         if use not in self._clients or self._clients[use].closed:
-            self._clients[use] = client(self._services.control.links, use)
+            self._clients[use] = client(self._services.control.streams, use)
         return self._clients[use]
 
     async def _http(self, request: web.Request, app: str, run: str) -> web.StreamResponse:

@@ -128,6 +128,11 @@ class Entrance(asyncssh.SSHServer):
             raise Unavailable("nobody is logged in")
         return await self.door.run_of(await asyncio.shield(self._admitted))
 
+    @property
+    def user(self) -> str:
+        """Who was let in: known once `run` has answered."""
+        return self._admitted.result().owner if self._admitted else ""
+
     def session_requested(self) -> "Program":
         """A program, shell or subsystem is wanted."""
         return Program(self)
@@ -150,8 +155,9 @@ class Entrance(asyncssh.SSHServer):
             )
         forward = Forward()
         try:
-            transport = await self.door.services.control.links.open_stream(
-                await self.run(), "", port, forward.far, use=Use.BULK
+            run = await self.run()
+            transport = await self.door.services.control.streams.open(
+                run, "", port, forward.far, use=Use.BULK, user=self.user
             )
         except AtollError as error:
             raise asyncssh.ChannelOpenError(OPEN_CONNECT_FAILED, error.message) from None
@@ -317,8 +323,8 @@ class Program(_Channel, asyncssh.SSHServerSession[bytes]):
         )
         try:
             run = await self._entrance.run()
-            stream = await self._entrance.door.services.control.links.open_stream(
-                run, "", 0, self.far, use=Use.BULK, exec=True
+            stream = await self._entrance.door.services.control.streams.open(
+                run, "", 0, self.far, use=Use.BULK, exec=True, user=self._entrance.user
             )
             self._stream = stream
             self._write(b"".join([frames.told(Kind.ORDER, order), *self._early]))

@@ -1,11 +1,11 @@
-"""An HTTP client whose connections are streams of agents' links instead of sockets."""
+"""An HTTP client whose connections are streams to agents instead of sockets."""
 
 import asyncio
 from typing import TYPE_CHECKING
 
 from aiohttp import BaseConnector, ClientSession, ClientTimeout, DummyCookieJar, client_proto, hdrs
 
-from federation.api.plane import LinksPort
+from federation.api.plane import StreamsPort
 from tunnel.lanes import Use
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ _PASSED_AS_THEY_ARE = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.
 class TunnelConnector(BaseConnector):
     """Connects to `http://<app>--<run>/`: the app of a run, wherever its agent is. Idle connections are reused."""
 
-    def __init__(self, links: LinksPort, use: Use = Use.SHORT) -> None:
+    def __init__(self, streams: StreamsPort, use: Use = Use.SHORT) -> None:
         super().__init__(limit=0, keepalive_timeout=15.0)
-        self._links = links
+        self._streams = streams
         self._use = use
 
     async def _create_connection(
@@ -33,19 +33,19 @@ class TunnelConnector(BaseConnector):
         app, _, run = (req.url.raw_host or "").partition("--")
         protocol = client_proto.ResponseHandler(loop=asyncio.get_running_loop())
         async with asyncio.timeout(OPEN_TIMEOUT_S):
-            transport = await self._links.open_stream(run, app, 0, protocol, use=self._use)
+            transport = await self._streams.open(run, app, 0, protocol, use=self._use)
         if protocol.transport is None:
             protocol.connection_made(transport)
         return protocol
 
 
-def client(links: LinksPort, use: Use = Use.SHORT) -> ClientSession:
+def client(streams: StreamsPort, use: Use = Use.SHORT) -> ClientSession:
     """Return a client that passes everything on as it comes: no redirects, cookies, decompression, time limits.
 
     Its connections are streams for that `use`.
     """
     return ClientSession(
-        connector=TunnelConnector(links, use),
+        connector=TunnelConnector(streams, use),
         cookie_jar=DummyCookieJar(),
         auto_decompress=False,
         timeout=ClientTimeout(total=None, sock_connect=OPEN_TIMEOUT_S),

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from atoll import money, slots
+from atoll.instance import Shape
 from atoll.offer import Demand, Offer, OfferKind, Rejection
 from atoll.slots import Slots
 from atoll.states import Reason
@@ -195,12 +196,12 @@ def _part(offers: Sequence[Offer]) -> str:
 def _ways(lens: Lens, standbys: Sequence[Standby], *, whole: bool = False) -> Iterator[Way]:
     """Yield those of `standbys` that a member may use: with room on what is free, or on the `whole` of one."""
     request = lens.request
-    able: dict[tuple[str, str, int | None], bool] = {}
-    known: dict[tuple[str, str, int | None, float], LaunchTerms | None] = {}
+    able: dict[tuple[str, Shape], bool] = {}
+    known: dict[tuple[str, Shape, float], LaunchTerms | None] = {}
     for standby in standbys:
         if not whole and standby.free.take(request) is None:
             continue
-        kind = (standby.group, standby.shape.key, standby.shape.price)
+        kind = (standby.group, standby.shape)
         if kind not in able:
             launched = lens.launch_terms(standby, 0)
             able[kind] = launched is not None and lens.may_launch(standby, launched)

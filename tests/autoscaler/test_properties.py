@@ -175,9 +175,9 @@ def carried_out(made: Plan, found: GroupView) -> GroupView:
 def test_a_plan_carried_out_is_enough(world: list[GroupView], waiting: list[Demand]) -> None:
     first = decide(world, waiting)
     back = {session for step in steps(first, Action.UNDRAIN) for session in step.sessions}
-    singles = {one.session for one in waiting if one.nodes == 1}
-    rest = [one for one in waiting if one.session not in back & singles]  # the router places those now
-    taken = [one for one in waiting if one.session in back & singles]
+    awaited = Counter(session for session, _ in first.awaits)
+    taken = [one for one in waiting if one.nodes == 1 and one.session in back]  # the router places those now
+    rest = [one for one in waiting if one not in taken and (one.nodes == 1 or awaited[one.session] == one.nodes)]
     world = [occupied(carried_out(first, found), first, taken) for found in world]
     second = decide(world, rest)
     assert not steps(second, Action.LAUNCH), "launched again for the same demand"

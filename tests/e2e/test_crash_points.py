@@ -410,6 +410,17 @@ def test_a_cordon(tmp_path: Path) -> None:
     sweep(tmp_path, ["agent.cordon", "agent.uncordon"], work=work)
 
 
+def test_an_agent_that_is_revoked(tmp_path: Path) -> None:
+    """Its machine is ended and its session runs again elsewhere, in whichever life that is decided."""
+
+    def work(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
+        row = at.running(process, at.submit(process, 3))
+        if row:
+            at.ask(lambda c: c.revoke_agent(row.members[0].agent), process)
+
+    sweep(tmp_path, ["agent.revoke"], work=work)
+
+
 Look = Callable[[Client], Any]
 STRICT = document.policy({"name": "strict", "deny": [{"when": "session.cpu > 9", "reason": "too large"}]})
 LEADS = document.policy({"approve": [{"when": "session.priority > 5", "role": "lead"}]})
@@ -505,5 +516,5 @@ def test_every_step_is_swept() -> None:
     assert named - swept - ADMINISTRATION == set()
 
 
-ADMINISTRATION = {"agent.left", "agent.remove", "prices.keep", "provider.rotate"}
+ADMINISTRATION = {"agent.left", "agent.remove", "agent.renew", "prices.keep", "provider.rotate"}
 """One row changes, on one request or by a look that is repeated, and no session or machine hangs on it."""

@@ -16,7 +16,9 @@ def test_up_after_the_certificate_has_ended(fresh: Installation) -> None:
     fresh.atoll("down")
     home = fresh.home / "agent"
     authority = Authority.load_or_create(fresh.home / "keys", now=time.time())
-    ended = authority.sign_agent(make_key_and_csr(home), before["id"], now=time.time() - 5 * 86400, ttl_s=86400)
+    ended = authority.sign_agent(
+        make_key_and_csr(home), before["id"], generation=1, now=time.time() - 5 * 86400, ttl_s=86400
+    )
     AgentIdentity(home).renew(ended)
     fresh.up()
     [after] = fresh.agents()

@@ -378,6 +378,6 @@ def test_an_audit_finds_only_what_old_clients_need(door: Door) -> None:
         for level in ("fail", "warn")
         if algorithm.get("notes", {}).get(level)
     ]
-    assert found["kex"] and found["key"] and found["enc"] and found["mac"]
+    assert all(found[kind] for kind in ("kex", "key", "enc", "mac"))
     assert {algorithm for _, algorithm, _ in notes} == {"curve25519-sha256"}, notes
     assert {level for _, _, level in notes} == {"warn"}, notes

@@ -38,6 +38,7 @@ from providers.port import Driver
 from providers.port import Finding as Checked
 from providers.prices.feed import Feed
 from tests.fakes.store import MemoryLogs, MemoryStore
+from tunnel.certificates import Bearer
 from tunnel.lanes import Use
 
 API_TOKEN = "atk_" + "t" * 40
@@ -82,10 +83,10 @@ class FakeAuthority:
     def key_of(self, csr_pem: str) -> str:
         return csr_pem
 
-    def agent_of(self, certificate_pem: str, csr_pem: str) -> str:
-        return certificate_pem.rpartition(" ")[2]
+    def agent_of(self, certificate_pem: str, csr_pem: str) -> Bearer:
+        return Bearer(certificate_pem.rpartition(" ")[2])
 
-    def sign_agent(self, csr_pem: str, agent_id: str, *, ttl_s: float, now: float) -> str:
+    def sign_agent(self, csr_pem: str, agent_id: str, *, generation: int, ttl_s: float, now: float) -> str:
         return f"certificate of {agent_id}"
 
 
@@ -465,11 +466,7 @@ class FakeHealth:
 
 
 class FakeLinks:
-    """Streams go to servers on loopback: `apps` maps (app name or port) to a port here."""
-
     def __init__(self) -> None:
-        self.apps: dict[str | int, int] = {}
-        self.opened: list[tuple[str, str, int]] = []
         self.owing: set[str] = set()
 
     def owes(self, run: str) -> bool:
@@ -478,7 +475,15 @@ class FakeLinks:
     def accept(self) -> asyncio.BaseProtocol:
         raise Unavailable("no agents here")
 
-    async def open_stream(
+
+class FakeStreams:
+    """Streams go to servers on loopback: `apps` maps (app name or port) to a port here."""
+
+    def __init__(self) -> None:
+        self.apps: dict[str | int, int] = {}
+        self.opened: list[tuple[str, str, int]] = []
+
+    async def open(
         self,
         run: str,
         app: str,
@@ -486,7 +491,7 @@ class FakeLinks:
         protocol: asyncio.Protocol,
         *,
         use: Use = Use.SHORT,
-        exec: bool = False,
+        exec: bool = False,  # noqa: A002
         user: str = "",
     ) -> asyncio.Transport:
         self.opened.append((run, app, port))
@@ -536,6 +541,7 @@ class FakePlane:
         self.health = FakeHealth()
         self.terminated: list[tuple[str, bool, str, float | None]] = []
         self.links = FakeLinks()
+        self.streams = FakeStreams()
         self.moves = FakeMoves(self)
         self.feeds: dict[str, Feed] = {}
         self.changes = changes = Changes(self.store, self.bus, self.clock, Steps())

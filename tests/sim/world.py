@@ -32,6 +32,7 @@ from tests.sim.ledger import Ledger, Life
 from tests.sim.loop import BEGIN, Crash, Host, SimLoop
 from tests.sim.machines import MemoryInventory, VirtualMachine, VirtualMachines
 from tests.sim.scenario import CHAOS_S, Scenario
+from tunnel.certificates import Bearer
 from tunnel.jointoken import JoinToken
 from tunnel.memory import MemoryNetwork
 
@@ -52,10 +53,10 @@ class SimAuthority:
     def key_of(self, csr_pem: str) -> str:
         return csr_pem
 
-    def agent_of(self, certificate_pem: str, csr_pem: str) -> str:
-        return certificate_pem.rpartition(" ")[2]
+    def agent_of(self, certificate_pem: str, csr_pem: str) -> Bearer:
+        return Bearer(certificate_pem.rpartition(" ")[2])
 
-    def sign_agent(self, csr_pem: str, agent_id: str, *, ttl_s: float, now: float) -> str:
+    def sign_agent(self, csr_pem: str, agent_id: str, *, generation: int, ttl_s: float, now: float) -> str:
         """Return the agent's id."""
         return f"certificate of {agent_id}"
 

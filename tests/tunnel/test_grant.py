@@ -118,5 +118,7 @@ def test_keys_do_not_run_into_each_other() -> None:
 
 
 def test_an_opening_with_the_longest_grant_fits_a_frame() -> None:
-    longest = wire.OpenStream(run="s-0123456789.999.999", app="x" * 64, port=65535, resume=bytes(16), grant=bytes(LIMIT))
+    longest = wire.OpenStream(
+        run="s-0123456789.999.999", app="x" * 64, port=65535, resume=bytes(16), grant=bytes(LIMIT)
+    )
     assert len(wire.encode(longest)) < LIMITS[Kind.OPEN]

@@ -14,6 +14,7 @@ import pytest
 from atoll.errors import Invalid
 from tests.tunnel.conftest import join
 from tunnel import certificates
+from tunnel.certificates import Bearer
 from tunnel.identity import (
     AGENT_TTL_S,
     SERVER_NAMES,
@@ -21,7 +22,7 @@ from tunnel.identity import (
     AgentIdentity,
     Authority,
     make_key_and_csr,
-    peer_agent,
+    peer_of,
     write_private,
 )
 
@@ -90,7 +91,7 @@ def test_an_agent_cannot_choose_its_name(tmp_path: Path) -> None:
     )
     signed = x509.load_pem_x509_certificate(authority.sign_agent(csr, "a-1", now=NOW).encode())
     names = signed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["atoll://agent/a-1"]
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["atoll://agent/a-1/0"]
     assert not signed.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert (signed.not_valid_after_utc - signed.not_valid_before_utc).total_seconds() == AGENT_TTL_S + 300
 
@@ -150,16 +151,18 @@ def test_an_own_certificate_for_https(authority: Authority, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("extra", "agent"),
     [
-        ({}, ""),
-        ({"peercert": {}}, ""),
-        ({"atoll_agent": "a-2"}, "a-2"),
-        ({"peercert": {"subjectAltName": (("DNS", "x"), ("URI", "atoll://agent/a-3"))}}, "a-3"),
-        ({"peercert": {"subjectAltName": (("DNS", "atoll://agent/a-4"),)}, "atoll_agent": "a-5"}, ""),
-        ({"peercert": {"subjectAltName": (("URI", "https://x/a-4"),)}}, ""),
+        ({}, ("", 0)),
+        ({"peercert": {}}, ("", 0)),
+        ({"atoll_agent": Bearer("a-2", 4)}, ("a-2", 4)),
+        ({"peercert": {"subjectAltName": (("DNS", "x"), ("URI", "atoll://agent/a-3"))}}, ("a-3", 0)),
+        ({"peercert": {"subjectAltName": (("URI", "atoll://agent/a-3/12"),)}}, ("a-3", 12)),
+        ({"peercert": {"subjectAltName": (("URI", "atoll://agent/a-3"), ("URI", "atoll://agent/a-4"))}}, ("", 0)),
+        ({"peercert": {"subjectAltName": (("DNS", "atoll://agent/a-4"),)}, "atoll_agent": Bearer("a-5")}, ("", 0)),
+        ({"peercert": {"subjectAltName": (("URI", "https://x/a-4"),)}}, ("", 0)),
     ],
 )
-def test_the_peer_of_a_transport(extra: dict[str, object], agent: str) -> None:
-    assert peer_agent(asyncio.BaseTransport(extra)) == agent
+def test_the_peer_of_a_transport(extra: dict[str, object], agent: tuple[str, int]) -> None:
+    assert peer_of(asyncio.BaseTransport(extra)) == Bearer(*agent)
 
 
 def test_private_files_replace_what_was_there(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """How resumable streams find, change, lose and give up their lanes; on a virtual clock."""
 
 import asyncio
+import hashlib
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -491,3 +492,73 @@ async def test_aborting_ends_the_search_for_a_lane() -> None:
     await asyncio.sleep(60)
     assert site.dials == 1
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def storm(seed: int) -> str:
+    """Both ends send under random resets, silences, moves and pauses; return what happened, for comparison."""
+    rng = random.Random(seed)
+    up, down = rng.randbytes(2_000_000), rng.randbytes(1_500_000)
+
+    class Talker(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self.talking = asyncio.get_running_loop().create_task(talk(self, down))
+
+    async def talk(end: Recorder, data: bytes) -> None:
+        at = 0
+        while at < len(data):
+            await end.writable.wait()
+            size = rng.choice([1, 100, 10_000, 90_000])
+            end.transport.write(data[at : at + size])
+            at += size
+            await asyncio.sleep(rng.choice([0.0, 0.001, 0.05]))
+        end.transport.write_eof()
+
+    site, user = Site(Talker, latency=0.0), Recorder()
+    site.network.latency = lambda: rng.uniform(0.0, 0.03)
+    stream = site.open(user)
+    talking = asyncio.get_running_loop().create_task(talk(user, up))
+
+    def done() -> bool:
+        return user.ended and bool(site.served) and site.one.ended
+
+    await until(lambda: site.served)
+    start = now()
+    while not done():
+        assert now() - start < 600
+        assert not user.lost
+        match rng.randrange(7):
+            case 0 | 1:
+                site.network.reset(site.route)
+            case 2:
+                site.route = "b" if site.route == "a" else "a"
+                stream.move()
+            case 3:
+                site.network.cut(site.route)
+                await asyncio.sleep(rng.uniform(0, 8))
+                site.network.heal(site.route)
+            case 4 if site.served:
+                end = rng.choice((user, site.one))
+                end.transport.pause_reading()
+                await asyncio.sleep(rng.uniform(0, 1))
+                end.transport.resume_reading()
+            case 5:
+                site.network.refuse(site.route, True)
+                await asyncio.sleep(rng.uniform(0, 8))
+                site.network.refuse(site.route, False)
+        await asyncio.sleep(rng.uniform(0, 0.5))
+    await talking
+    assert (user.size, user.digest.digest()) == (len(down), hashlib.sha256(down).digest())
+    assert (site.one.size, site.one.digest.digest()) == (len(up), hashlib.sha256(up).digest())
+    stream.close()
+    site.one.transport.close()
+    await until(lambda: user.lost and site.one.lost, 2 * RESUME_S)
+    assert user.error is None
+    await asyncio.sleep(1)
+    assert len(site.table) == 0
+    return f"{now():.6f} {site.dials} {stream.resumed}"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happens_to_lanes_the_bytes_arrive(seed: int) -> None:
+    assert virtual.run(storm(seed)) == virtual.run(storm(seed))

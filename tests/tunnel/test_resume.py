@@ -291,6 +291,7 @@ def test_what_an_old_lane_still_brings_is_not_taken() -> None:
     join(client, agent)
     assert agent.receive(1, late) == []
     assert agent.answer(Greeting(ID, 1)) is None
+    assert agent.answer(Greeting(ID, 2)) is None
     assert carry(client, agent) == b"once"
     assert client.take(1) == []
     client.lost(1)

@@ -201,7 +201,7 @@ async def echo_port(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 async def test_a_forwarded_port_carries_bytes_both_ways_and_half_closes(server: Served) -> None:
     row = await placed(server)
     echo = await asyncio.start_server(echo_port, "127.0.0.1", 0)
-    server.plane.links.apps[5432] = echo.sockets[0].getsockname()[1]
+    server.plane.streams.apps[5432] = echo.sockets[0].getsockname()[1]
     payload = bytes(range(256)) * 4096
     got = b""
     async with asyncio.timeout(20), echo:
@@ -219,7 +219,7 @@ async def test_a_forwarded_port_carries_bytes_both_ways_and_half_closes(server: 
                     got += message.data
             await sender
     assert got == payload + b"|%d" % len(payload)
-    assert server.plane.links.opened == [(run_id(row.id, 1, 0), "", 5432)]
+    assert server.plane.streams.opened == [(run_id(row.id, 1, 0), "", 5432)]
 
 
 async def test_a_port_of_a_waiting_session_is_refused(server: Served) -> None:

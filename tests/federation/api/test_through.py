@@ -61,7 +61,7 @@ async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
     await control.start()
     _, token = await control.tokens.create_api("ada")
     network = MemoryNetwork()
-    network.listen(lambda _: control.links.accept(), control.links.relay.accept)
+    network.listen(lambda _: control.links.accept(), control.streams.relay.accept)
     _, secret = await control.tokens.create_join(site="local", group="local")
     async with running_app() as (port, _), served(tmp_path, control, token) as server:
         body = {"secret": secret, "csr": "CSR", "name": "box"}
@@ -70,7 +70,7 @@ async def whole(tmp_path: Path) -> AsyncIterator[Whole]:
         agent = TunnelledAgent(agent_id, {"web": port})
         await agent.connect(network)
         try:
-            yield Whole(server, agent, network, control.links.relay)
+            yield Whole(server, agent, network, control.streams.relay)
         finally:
             await control.stop()
 

@@ -21,6 +21,7 @@ from tests.fakes.agent import ScriptedAgent
 from tests.fakes.cloud import MemoryCloud
 from tests.fakes.store import MemoryLogs, MemoryStore
 from tunnel import wire
+from tunnel.certificates import Bearer
 from tunnel.jointoken import JoinToken
 from tunnel.memory import MemoryNetwork
 
@@ -37,11 +38,12 @@ class PlainAuthority:
     def key_of(self, csr_pem: str) -> str:
         return csr_pem
 
-    def agent_of(self, certificate_pem: str, csr_pem: str) -> str:
-        return certificate_pem.rpartition(" ")[2]
+    def agent_of(self, certificate_pem: str, csr_pem: str) -> Bearer:
+        agent, _, generation = certificate_pem.rpartition(" ")[2].partition("/")
+        return Bearer(agent, int(generation))
 
-    def sign_agent(self, csr_pem: str, agent_id: str, *, ttl_s: float, now: float) -> str:
-        return f"{csr_pem} signed for {agent_id}"
+    def sign_agent(self, csr_pem: str, agent_id: str, *, generation: int, ttl_s: float, now: float) -> str:
+        return f"{csr_pem} signed for {agent_id}/{generation}"
 
 
 CONFIG = ControlConfig(

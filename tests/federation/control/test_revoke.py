@@ -70,7 +70,7 @@ def test_its_streams_and_its_link_end_within_a_second() -> None:
             key, run = row.members[0].agent, f"{row.id}.1.0"
             users = [User() for _ in range(3)]
             for user, use in zip(users, (Use.SHORT, Use.SHORT, Use.BULK), strict=True):
-                await r.control.links.open_stream(run, "", 80, user, use=use)
+                await r.control.streams.open(run, "", 80, user, use=use)
             await asyncio.sleep(1.0)
             assert [user.ended for user in users] == [None] * 3
             began = asyncio.get_running_loop().time()
@@ -100,7 +100,7 @@ async def test_a_revoked_agent_is_refused_for_good_and_so_is_its_key() -> None:
         assert "revoked by ada" in refusal.message
         assert r.control.links.live(key) is None
         with pytest.raises(Unauthorized):
-            await r.control.tokens.renew(f"signed for {key}", "key of one")
+            await r.control.tokens.renew(f"signed for {key}/1", "key of one")
         token, secret = await r.control.tokens.create_join(site="here", group="hall")
         with pytest.raises(Unauthorized, match="was revoked"):
             await r.control.tokens.join(secret, "key of one", "again", {})

@@ -48,7 +48,7 @@ async def app(server: Served) -> AsyncIterator[App]:
             started_at=NOW,
             members=(Member(rank=0, agent="a-1", slots=Slots(1000), state=MemberState.RUNNING, started_at=NOW),),
         )
-        server.plane.links.apps["web"] = port
+        server.plane.streams.apps["web"] = port
         yield App(server, row, gate)
 
 
@@ -68,7 +68,7 @@ async def test_requests_reach_the_app_as_they_were_sent(app: App) -> None:
     assert got["path"].endswith("c?x=1&y=%20")
     assert got["headers"]["host"] == app.host
     assert got["headers"]["x-mine"] == "1"
-    assert app.server.plane.links.opened[0] == (f"{app.row.id}.1.0", "web", 0)
+    assert app.server.plane.streams.opened[0] == (f"{app.row.id}.1.0", "web", 0)
 
 
 async def test_ours_never_reaches_the_app(app: App) -> None:
@@ -148,7 +148,7 @@ async def test_strangers_are_kept_out(app: App) -> None:
         with pytest.raises(WSServerHandshakeError) as refused:
             await app.server.http.ws_connect(app.server.url + "/ws", headers={"Host": app.host, **headers})
         assert refused.value.status == 401
-    assert app.server.plane.links.opened == []
+    assert app.server.plane.streams.opened == []
 
 
 async def test_a_websocket_with_a_cookie_must_come_from_the_app_itself(app: App) -> None:
@@ -222,9 +222,9 @@ async def test_what_is_not_there_is_said(app: App, host: str, status: int, said:
         row = await plane.sessions.get("default", view.id)
         await plane.change(row, state=state, attempt=1)
     if host.startswith("web--away"):
-        del plane.links.apps["web"]
+        del plane.streams.apps["web"]
     if host.startswith("web--nothing"):
-        plane.links.apps["web"] = 1
+        plane.streams.apps["web"] = 1
     async with app.ask(host=host) as answer:
         assert answer.status == status
         assert answer.content_type == "application/problem+json"

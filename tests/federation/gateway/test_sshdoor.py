@@ -134,4 +134,4 @@ async def test_every_door_has_the_same_rule(server: Served) -> None:
     host = {"Host": f"web--{row.id}.localhost:{server.port}", **server.bearer}
     async with server.http.get(server.url, headers=host) as answer:
         assert answer.status == 403
-    assert not server.plane.links.opened
+    assert not server.plane.streams.opened
