@@ -66,9 +66,17 @@ imports: venv ## the three floors (import-linter)
 structure: venv ## sizes, docstrings, pure cores, wheel, links
 	$(BIN)/python -m pytest -q tests/structure
 
+APPS := .venv-apps
+
+# Jupyter and TensorBoard, which tests use through the gateway as sessions: what they need stays out of our environment.
+$(APPS)/.installed: requirements/apps.txt | venv
+	$(BIN)/python -m venv --without-pip $(APPS)
+	$(BIN)/uv pip install --quiet --python $(APPS)/bin/python --require-hashes -r requirements/apps.txt
+	@touch $@
+
 .PHONY: test
 # Four processes on two cores: most tests with real processes wait most of their time.
-test: venv ## all tests but those with targets of their own (check-vm, check-crash)
+test: venv $(APPS)/.installed ## all tests but those with targets of their own (check-vm, check-crash)
 	$(BIN)/python -m pytest -n 4 --dist loadgroup -m "not vm and not crash"
 
 .PHONY: check-vm
@@ -112,7 +120,7 @@ $(PEERS)/.installed: requirements/bench.txt pyproject.toml | venv
 
 .PHONY: bench
 bench: $(PEERS)/.installed ## every benchmark at its quick size, with its peers
-	@for name in bench/place.py bench/plan.py bench/trace.py bench/spot.py bench/predict.py bench/start.py bench/memory.py; do \
+	@for name in bench/place.py bench/plan.py bench/trace.py bench/spot.py bench/predict.py bench/tunnel.py bench/start.py bench/memory.py; do \
 		module=$$(basename $$name .py); echo "== bench.$$module"; $(PEERS)/bin/python -m bench.$$module --quick || exit 1; done
 
 .PHONY: lock
@@ -120,9 +128,10 @@ lock: venv ## compile requirements/*.txt anew from pyproject.toml
 	$(COMPILE) pyproject.toml -o requirements/base.txt
 	$(COMPILE) pyproject.toml --all-extras --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml requirements/bench.in -c requirements/dev.txt -o requirements/bench.txt
+	$(COMPILE) requirements/apps.in -o requirements/apps.txt
 	$(subst --universal,,$(COMPILE)) requirements/openstack-servers.in -o requirements/openstack-servers.txt
 
 .PHONY: clean
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(SERVERS) $(PEERS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SERVERS) $(PEERS) $(APPS) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,6 +26,7 @@ def join(args: argparse.Namespace) -> int:
     from `ATOLL_JOIN_NAME`. Returns 0; raises `AtollError`.
     """
     from agent import joining
+    from agent.direct import check, save
     from agent.probe.all import facts
     from tunnel.identity import AgentIdentity
     from tunnel.jointoken import JoinToken
@@ -36,6 +37,9 @@ def join(args: argparse.Namespace) -> int:
     if not text:
         raise Invalid("no join token was given", hint="make one with `atoll token create` and pass it with --token")
     token = JoinToken.parse(text)
+    address = getattr(args, "direct", "")
+    if address:
+        check(address)
     home = AgentHome(args.home)
     home.prepare()
     if home.joined and args.foreground and AgentIdentity(home.path).url == args.url.rstrip("/"):
@@ -50,6 +54,8 @@ def join(args: argparse.Namespace) -> int:
     found = facts()
     joined = joining.join(args.url, token, home.path, name=name or found["hostname"], facts=found)
     print(f"joined as {joined.name} ({joined.identity.agent_id}), site {joined.site}, group {joined.group}", flush=True)
+    if address:
+        save(home.direct, address)
     if getattr(args, "no_start", False):
         return 0
     command = [sys.executable, "-m", "agent", "run", "--home", str(home.path)]
@@ -98,6 +104,50 @@ def leave(args: argparse.Namespace) -> int:
     return 0
 
 
+def direct(args: argparse.Namespace) -> int:
+    """Permit or forbid that users reach this machine without a relay; it counts from the agent's next start.
+
+    Reads `home address off`. Raises `AtollError`.
+    """
+    from agent.direct import save
+
+    if bool(args.off) == bool(args.address):
+        raise Invalid("either an address or --off is needed", hint="atoll agent direct 192.168.1.20:7443")
+    home = AgentHome(args.home)
+    _check_joined(home)
+    home.prepare()
+    save(home.direct, args.address)
+    what = f"may reach this machine at {args.address}" if args.address else "reach this machine by relays only"
+    when = "restart the agent: its sessions run on" if home.running() is not None else "it counts when the agent starts"
+    print(f"users {what}; {when}")
+    return 0
+
+
+def mesh(args: argparse.Namespace) -> int:
+    """Permit or forbid that this machine is its site's gateway in meshes; it counts from the agent's next start.
+
+    Reads `home endpoint port subnet off`. Raises `AtollError`.
+    """
+    home = AgentHome(args.home)
+    _check_joined(home)
+    home.prepare()
+    _permit_mesh(home, args)
+    what = "no gateway any more" if args.off else "permitted to be a gateway"
+    when = "restart the agent: its sessions run on" if home.running() is not None else "it counts when the agent starts"
+    print(f"this machine is {what}; {when}")
+    return 0
+
+
+def _permit_mesh(home: AgentHome, args: argparse.Namespace) -> None:
+    from agent.meshpermit import Permit
+
+    if getattr(args, "off", False):
+        (home.mesh / "permit.json").unlink(missing_ok=True)
+        return
+    permit = Permit(endpoint=args.endpoint or "", port=args.port or 0, subnets=list(args.subnet or ()))
+    permit.save(home.mesh)
+
+
 def csr(args: argparse.Namespace) -> int:
     """Print a certificate request for the key in `args.home`: used by a running agent only."""
     from tunnel.identity import make_key_and_csr
@@ -131,11 +181,12 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m agent", description="Run sessions of an Atoll installation here.")
     parser.add_argument("--version", action="version", version=__version__)
-    verbs = parser.add_subparsers(required=True, metavar="join|leave|run")
+    verbs = parser.add_subparsers(required=True, metavar="join|leave|run|direct|mesh")
     joining = verbs.add_parser("join", help="make this machine an agent")
     joining.add_argument("url", metavar="URL")
     joining.add_argument("--token", help="a join token (default: $ATOLL_JOIN_TOKEN)")
     joining.add_argument("--name", default="", help="its name (default: the host's)")
+    joining.add_argument("--direct", default="", metavar="HOST:PORT", help="where users may reach it without a relay")
     joining.add_argument("--foreground", action="store_true", help="stay in the foreground")
     joining.add_argument("--no-start", action="store_true", help="join only; start it with `run`")
     joining.set_defaults(call=join)
@@ -145,11 +196,21 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--pid-file", type=Path, help="where to write the process id (default <home>/agent.pid)")
     running.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     running.set_defaults(call=run)
+    reaching = verbs.add_parser("direct", help="permit that users reach this machine without a relay")
+    reaching.add_argument("address", nargs="?", default="", metavar="HOST:PORT", help="where it listens, in the LAN")
+    reaching.add_argument("--off", action="store_true", help="forbid it again")
+    reaching.set_defaults(call=direct)
+    meshing = verbs.add_parser("mesh", help="permit that this machine is its site's gateway in meshes")
+    meshing.add_argument("--endpoint", default="", metavar="HOST:PORT", help="where others reach it by UDP")
+    meshing.add_argument("--port", type=int, default=0, help="where it listens for UDP (default: the endpoint's)")
+    meshing.add_argument("--subnet", action="append", metavar="CIDR", help="of this site, that others may reach")
+    meshing.add_argument("--off", action="store_true", help="forbid it again")
+    meshing.set_defaults(call=mesh)
     asking = verbs.add_parser("csr")
     asking.set_defaults(call=csr)
     waking = verbs.add_parser("renew")
     waking.set_defaults(call=renew)
-    for verb in (joining, leaving, running, asking, waking):
+    for verb in (joining, leaving, running, reaching, meshing, asking, waking):
         verb.add_argument("--home", type=Path, help="where it keeps its state (default $ATOLL_HOME/agent)")
     return parser
 

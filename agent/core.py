@@ -148,6 +148,7 @@ class Core:
             capacity=machine.capacity,
             facts=dict(machine.facts),
             runs=[self.runs[run].report() for run in sorted(self.runs)],
+            padding=wire.PADDING,
         )
         self._do(events.Send(hello))
 
@@ -253,6 +254,7 @@ class Core:
             contact=self._proof(now) if message.lease_s else 0.0,
             gpus=held.gpus if held else (),
             gpu_milli=held.milli if held else 1000,
+            blind=message.spec.blind,
         )
         run = self.runs[message.run] = Run(entry, _STARTING)
         if refusal:

@@ -7,15 +7,21 @@ import os
 import shlex
 import signal
 import subprocess
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from agent import direct
 from agent.core import Machine
 from agent.deadline import DeadlineFile
 from agent.events import Exit
 from agent.home import AgentHome
 from agent.journal import FileJournal
+from agent.ports import MeshGateway
 from agent.probe.all import probe
 from agent.probe.notice import find_notices
+from agent.relays import RelayLinks
 from agent.renewal import IdentityRenewal
 from agent.run import STOPPED, AgentShell
 from agent.runtime.cgroup import Fences
@@ -24,8 +30,9 @@ from atoll import __version__
 from atoll.errors import Forbidden
 from atoll.host.logging import configure
 from atoll.host.system import SystemChance, SystemClock
-from tunnel.dialer import TlsDialer
+from tunnel.dialer import TlsDialer, ways_of
 from tunnel.identity import AgentIdentity
+from tunnel.ways import Ways
 
 _log = logging.getLogger("atoll.agent")
 
@@ -41,7 +48,7 @@ def run(home: AgentHome, *, ready_fd: int | None = None) -> int:
     """
     configure(os.environ.get("ATOLL_LOG_LEVEL", "info"))
     logging.getLogger("atoll").setLevel(logging.INFO)
-    end = asyncio.run(_serve(home, ready_fd))
+    end = _run(_serve(home, ready_fd))
     _log.info("the agent ends: %s", end.message)
     deadline = _deadline()
     if deadline is not None and end.reason != STOPPED:
@@ -54,6 +61,17 @@ def run(home: AgentHome, *, ready_fd: int | None = None) -> int:
     return 0
 
 
+def _run(serve: Coroutine[Any, Any, Exit]) -> Exit:
+    """Run on uvloop where it is there: a stream's echo over it takes half the time of asyncio's own loop."""
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(serve)
+
+
 def leave(home: AgentHome) -> bool:
     """Stop every run of this agent and tell the control plane that it leaves; say whether it could be told."""
     configure("warning")
@@ -64,18 +82,22 @@ def make_shell(home: AgentHome) -> tuple[AgentShell, ProcessRuntime]:
     """Return the shell of the agent in `home`, and its runtime, which the caller closes. Raises `AtollError`."""
     clock, chance = SystemClock(), SystemChance()
     identity = AgentIdentity(home.path)
+    ways = ways_of(identity.url)
+    dialer = TlsDialer(identity.url, identity, ways=ways)
     found = probe(home.path, os.environ)
+    at = direct.load(home.direct)
+    reached = {"proxy": dialer.proxy, "direct": at}
     machine = Machine(
         version=__version__,
         boot=chance.token_bytes(8).hex(),
         capacity=found.capacity,
-        facts=found.facts,
+        facts=found.facts | {name: value for name, value in reached.items() if value},
         gpus=found.gpus,
         born_at=home.born_at(clock.monotonic()),
     )
     runtime = ProcessRuntime(home.sessions, Fences(identity.agent_id))
     shell = AgentShell(
-        TlsDialer(identity.url, identity),
+        dialer,
         runtime,
         FileJournal(home.journal),
         clock,
@@ -84,9 +106,29 @@ def make_shell(home: AgentHome) -> tuple[AgentShell, ProcessRuntime]:
         notices=find_notices(os.environ),
         renewal=IdentityRenewal(identity, home.path, clock),
         deadline=_deadline(),
-        lines=TlsDialer(identity.url, identity, data=True),
+        lines=TlsDialer(identity.url, identity, data=True, ways=ways),
+        relays=RelayLinks(identity.agent_id, machine.boot, partial(_relay_dialers, identity, ways), chance),
+        mesh=_gateway(home, identity.agent_id, clock),
+        direct=direct.Direct(at, identity.direct_context) if at else None,
+        inner_context=identity.inner_context,
     )
     return shell, runtime
+
+
+def _relay_dialers(identity: AgentIdentity, ways: Ways, url: str) -> tuple[TlsDialer, TlsDialer]:
+    link = TlsDialer(url, identity, relay=True, ways=ways)
+    return link, TlsDialer(url, identity, data=True, relay=True, ways=ways)
+
+
+def _gateway(home: AgentHome, agent: str, clock: SystemClock) -> MeshGateway | None:
+    """Return this machine as a gateway of meshes, None where its owner does not permit that and never did."""
+    if not home.mesh.exists():
+        return None
+    from agent.mesh import Gateway, interface_of  # here: most agents need none of it
+    from agent.meshpermit import Permit
+    from tunnel.wireguard import WgDevice, unable
+
+    return Gateway(WgDevice(interface_of(agent)), home.mesh, Permit.load(home.mesh), clock, unable())
 
 
 async def _serve(home: AgentHome, ready_fd: int | None) -> Exit:

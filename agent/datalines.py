@@ -25,6 +25,11 @@ class DataLines:
         self._dials: set[asyncio.Task[None]] = set()
         self._lines: set[AgentLine] = set()
 
+    @property
+    def in_use(self) -> int:
+        """How many carry a stream."""
+        return sum(line.in_use for line in self._lines)
+
     def dial(self, tokens: Sequence[bytes]) -> None:
         """Begin a connection for each token."""
         room = min(DIALS_LIMIT - len(self._dials), LINES_LIMIT - len(self._lines) - len(self._dials))

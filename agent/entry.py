@@ -9,8 +9,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     `gpus` are the device UUIDs it holds (with `gpu_milli` thousandths of each). `contact` is the agent's
     monotonic time of the last proof that the control plane heard it, for runs with an exclusive lease of
     `lease_s` seconds. `asked_at` names the last request for a checkpoint that was passed on to the run (the control
-    plane's time of it; 0: none). `ending` is the reason code once the agent itself decided to end the run. The
-    fields from `exited` on hold once the process is over, and only then.
+    plane's time of it; 0: none). A `blind` one takes streams encrypted end to end, and no others. `ending` is the
+    reason code once the agent itself decided to end the run. The fields from `exited` on hold once the process is
+    over, and only then.
     """
 
     run: str
@@ -21,6 +22,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[str, ...] = ()
     gpu_milli: int = 1000
     asked_at: float = 0.0
+    blind: bool = False
     ending: str = ""
     exited: bool = False
     exit_code: int | None = None

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import IO, cast
 
 from agent.runtime.port import Guest, Runtime
+from agent.terminal import TerminalInput
 from tunnel import exec as frames
 from tunnel.exec import Decoder, ExecError, Exit, Kind, Order, Size
 
@@ -163,8 +164,10 @@ class ExecLeg(asyncio.Protocol):
             output = _Output(self, kind)
             self._outputs.append(output)
             await loop.connect_read_pipe(lambda output=output: output, pipe)  # type: ignore[misc]
-        transport, _ = await loop.connect_write_pipe(lambda: _Input(self), channels.input())
-        self._input = transport
+        if self._terminal:
+            self._input = TerminalInput(channels.input().fileno(), _Input(self))
+        else:
+            self._input, _ = await loop.connect_write_pipe(lambda: _Input(self), channels.input())
 
     async def _drain(self) -> None:
         """Wait until all that the program wrote has been read: to the end of its pipes, which others may hold."""

@@ -34,6 +34,16 @@ class AgentHome:
         return self.path / "sessions"
 
     @property
+    def mesh(self) -> Path:
+        """What this machine's owner permits as a gateway of meshes, and its WireGuard keys."""
+        return self.path / "mesh"
+
+    @property
+    def direct(self) -> Path:
+        """Where this machine's owner permits users to reach it without a relay."""
+        return self.path / "direct.json"
+
+    @property
     def log(self) -> Path:
         """What an agent in the background says."""
         return self.path / "agent.log"
@@ -109,9 +119,9 @@ class AgentHome:
     def clear(self) -> None:
         """Remove the identity and everything kept of runs; raise `Refused` where that fails."""
         try:
-            for name in (*_IDENTITY, "boot"):
+            for name in (*_IDENTITY, "boot", "direct.json"):
                 (self.path / name).unlink(missing_ok=True)
-            for folder in (self.journal, self.sessions):
+            for folder in (self.journal, self.sessions, self.mesh):
                 shutil.rmtree(folder, ignore_errors=True)
         except OSError as error:
             raise Refused(

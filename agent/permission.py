@@ -2,7 +2,7 @@
 
 from atoll.clock import Clock
 from tunnel import wire
-from tunnel.grant import BadGrant, for_agent, permits
+from tunnel.grant import BadGrant, Grant, for_agent, permits
 
 
 class Permission:
@@ -20,12 +20,13 @@ class Permission:
         self._key = welcome.grant_key
         self._ahead = welcome.now - self._clock.monotonic()
 
-    def check(self, opening: wire.OpenStream) -> None:
-        """Raise `BadGrant` unless this very stream is permitted now."""
+    def check(self, opening: wire.OpenStream) -> Grant | None:
+        """Return the grant that permits this very stream now, None where none is needed; raise `BadGrant` without."""
         if not self._needed:
-            return
+            return None
         if not self._key:
             raise BadGrant("the control plane has given this agent no key yet")
         grant = for_agent(opening.grant, self._key, self._clock.monotonic() + self._ahead)
         if not permits(grant, opening):
             raise BadGrant("the grant is for another stream")
+        return grant

@@ -55,6 +55,14 @@ class IdentityRenewal:
             raise OSError(f"`agent {verb}` ended with {process.returncode}")
         return output.decode()
 
+    def authorities(self) -> list[str]:
+        """Return the CAs that are trusted (SHA-256 in hex). Raises `OSError` or `Invalid`."""
+        return self._identity.authorities
+
+    def trust(self, ca: str) -> None:
+        """Trust these CAs (PEM), and no others, from the next dial on. Raises `OSError` or `Invalid`."""
+        self._identity.trust(ca)
+
     def install(self, certificate: str) -> None:
         """Use a new certificate (PEM) from the next dial on. Raises `OSError` or `Invalid`."""
         self._identity.renew(certificate)

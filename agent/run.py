@@ -6,30 +6,38 @@ Everything real comes through its constructor, so the simulation runs this very 
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from agent import events
-from agent.core import Core, Machine
+from agent.core import Core, Machine, Run
+from agent.credentials import Credentials
 from agent.datalines import DataLines
 from agent.deadline import Deadline
+from agent.direct import Direct
 from agent.entry import Entry
 from agent.events import Command, Event, Exit
 from agent.exec import ExecLeg
 from agent.journal import Journal
 from agent.logpump import CHANNELS, LogPump, Piece
 from agent.permission import Permission
+from agent.ports import MeshGateway, Notices, Renewal
+from agent.relays import RelayLinks
 from agent.runtime.port import Runtime
 from agent.streams import StreamLeg
 from atoll.clock import Chance, Clock
 from atoll.session import MemberState
 from tunnel import wire
 from tunnel.backoff import Backoff
-from tunnel.dialer import Dialer
+from tunnel.dialer import Dialer, why_not
+from tunnel.echo import echo
 from tunnel.grant import BadGrant
+from tunnel.innertls import towards_user
 from tunnel.link import Link, Side
 from tunnel.resumables import Resumables
+from tunnel.stream import StreamReset
 
 _log = logging.getLogger("atoll.agent")
 
@@ -38,45 +46,12 @@ ADOPT_S = 1.0
 FLUSH_S = 3.0
 """An agent that ends ships the rest of its logs for at most this long."""
 NOTICE_EVERY_S = 1.0
-RENEW_RETRY_S = 60.0
 PUT_OFF_STEPS = 10
 """A machine's end is put off each time this part of its lease has passed."""
 PUT_OFF_EVERY_S = (1.0, 30.0)
 """… but never more and never less often than this."""
 STOPPED = "STOPPED"
 """`Exit.reason` after `stop`: the runs go on."""
-
-
-class Notices(Protocol):
-    """Where a machine learns that it will be taken away."""
-
-    def check(self) -> tuple[float, str] | None:
-        """Return `(seconds left, message)` once there is a notice, else None."""
-        ...
-
-
-class Renewal(Protocol):
-    """How an agent's certificate is kept valid."""
-
-    def due_in(self) -> float:
-        """Return the seconds until half of the certificate's life is over; negative when it is."""
-        ...
-
-    def ended(self) -> bool:
-        """Say whether the certificate has ended: no link can be made with it."""
-        ...
-
-    async def restore(self) -> None:
-        """Get a new one for an ended certificate. Raises `OSError`."""
-        ...
-
-    async def request(self) -> str:
-        """Return a certificate request (PEM). Raises `OSError`."""
-        ...
-
-    def install(self, certificate: str) -> None:
-        """Use a new certificate (PEM) from the next dial on. Raises `OSError` or `AtollError`."""
-        ...
 
 
 class AgentShell:
@@ -95,8 +70,15 @@ class AgentShell:
         renewal: Renewal | None = None,
         deadline: Deadline | None = None,
         lines: Dialer | None = None,
+        relays: RelayLinks | None = None,
+        mesh: MeshGateway | None = None,
+        direct: Direct | None = None,
+        inner_context: Callable[[bytes], ssl.SSLContext] | None = None,
     ) -> None:
-        """`lines` dials data connections; without it none are made, and all streams take the link."""
+        """`lines` dials data connections; without it none are made, and all streams take the link.
+
+        `inner_context` is for blind streams, from the user with that certificate (DER).
+        """
         self.core = Core(machine)
         self._dialer = dialer
         self._runtime = runtime
@@ -104,11 +86,21 @@ class AgentShell:
         self._clock = clock
         self._backoff = Backoff(chance)
         self._notices = notices
-        self._renewal = renewal
+        self._credentials = (
+            Credentials(renewal, chance, self._send, lambda: self.core.registered) if renewal is not None else None
+        )
         self._deadline = deadline
+        self._mesh = mesh
+        self._inner_context = inner_context
         self._lines = DataLines(lines, self._serve) if lines is not None else None
+        self._relays = relays
+        if relays is not None:
+            relays.attach(self._serve)
         self._streams = Resumables()
         self._permission = Permission(clock)
+        self._direct = direct
+        if direct is not None:
+            direct.attach(self._permission.check, self._serve)
         self._pump = LogPump()
         self._link: Link | None = None
         self._lost: asyncio.Future[str] | None = None
@@ -141,10 +133,14 @@ class AgentShell:
         tasks = [self._loop.create_task(self._stay_linked(), name="agent link")]
         if self._notices is not None:
             tasks.append(self._loop.create_task(self._watch_notices(self._notices), name="agent notices"))
-        if self._renewal is not None:
-            tasks.append(self._loop.create_task(self._keep_certificate(self._renewal), name="agent renewal"))
+        if self._credentials is not None:
+            tasks.append(self._loop.create_task(self._credentials.run(), name="agent renewal"))
         if self._deadline is not None:
             tasks.append(self._loop.create_task(self._put_off(self._deadline), name="agent deadline"))
+        if self._mesh is not None:
+            tasks.append(self._loop.create_task(self._mesh.run(), name="agent mesh"))
+        if self._direct is not None:
+            tasks.append(self._loop.create_task(self._direct.run(), name="agent direct"))
         try:
             waited: list[asyncio.Future[Any]] = [self._ended, *tasks]
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -189,17 +185,25 @@ class AgentShell:
     def linked(self, link: Link, /) -> None:
         """The connection is up: register."""
         self._link = link
+        if self._credentials is not None:
+            self._credentials.linked()
         self._handle(events.Linked())
 
     def received(self, link: Link, message: wire.FromAgent | wire.FromControl, /) -> None:
         """A message of the control plane."""
         if link is not self._link:
             return
+        if self._credentials is not None:
+            self._credentials.received(message)
         match message:
             case wire.LogAck():
                 self._logs_stored(message)
-            case wire.Certificate() if self._renewal is not None:
-                self._install(self._renewal, message.certificate)
+            case wire.MeshWanted() if self._mesh is not None:
+                self._mesh.wanted(message)
+            case wire.Relays(relays=relays) if self._relays is not None:
+                self._relays.serving(relays)
+            case wire.Evict(tokens=tokens) if self._direct is not None:
+                self._direct.evict(tokens)
             case wire.Refuse():
                 self._refused(message)
             case wire.Dial(tokens):
@@ -208,6 +212,12 @@ class AgentShell:
             case wire.Welcome():
                 self.refusal = None
                 self._permission.welcomed(message)
+                if self._direct is not None:
+                    self._direct.welcomed(message, link.send)
+                if self._relays is not None:
+                    self._relays.welcomed(message.relays, link.send)
+                if self._mesh is not None and message.protocol >= wire.MESHES:
+                    self._mesh.linked(link.send, link.address)
                 self._pump.restart()
                 self._handle(events.Received(message))
                 self._ship()
@@ -227,19 +237,40 @@ class AgentShell:
         except BadGrant as error:
             _log.warning("a stream to %s is refused: %s", opening.run, error)
             return None
+        if opening.echo:
+            return echo()
         if opening.resume:
             return self._streams.lane(opening.resume, opening.run, lambda: self._leg(opening))
-        return self._leg(opening)
+        try:
+            return self._leg(opening)
+        except StreamReset:
+            return None
 
-    def _leg(self, opening: wire.OpenStream) -> asyncio.Protocol | None:
+    def _leg(self, opening: wire.OpenStream) -> asyncio.Protocol:
         """A user's stream to a program beside a run, or to a port that this very run listens on (S2)."""
         run = self.core.runs.get(opening.run)
-        if run is not None and run.live and opening.exec:
+        if run is None or not run.live:
+            raise StreamReset("the session does not run on this agent (any more)")
+        if not opening.client and run.entry.blind:
+            raise StreamReset("the session takes streams that are encrypted end to end, and no others")
+        leg = self._plain_leg(opening, run)
+        return towards_user(self._inner(opening.client), opening.client, leg) if opening.client else leg
+
+    def _plain_leg(self, opening: wire.OpenStream, run: Run) -> asyncio.Protocol:
+        if opening.exec:
             return ExecLeg(self._runtime, opening.run)
-        port = run.apps.get(opening.app, 0) if run and opening.app else opening.port
-        if run is None or not run.live or not port or not self._runtime.listens(opening.run, port):
-            return None
+        port = run.apps.get(opening.app, 0) if opening.app else opening.port
+        if not port or not self._runtime.listens(opening.run, port):
+            raise StreamReset(f"no process of the session listens on {f'port {port}' if port else opening.app}")
         return StreamLeg(lambda make: self._runtime.connect(opening.run, port, make))
+
+    def _inner(self, client: bytes) -> ssl.SSLContext:
+        try:
+            if self._inner_context is not None:
+                return self._inner_context(client)
+        except OSError as error:
+            raise StreamReset(f"the user's certificate cannot be read: {error}") from None
+        raise StreamReset("this agent has no certificate for streams that are encrypted end to end")
 
     def lost(self, link: Link, reason: str, /) -> None:
         """The link is over."""
@@ -384,17 +415,21 @@ class AgentShell:
 
     # The link.
 
+    def _send(self, message: wire.Message) -> None:
+        if self._link is not None:
+            self._link.send(message)
+
     async def _stay_linked(self) -> None:
         await self._wait_for_adoption()
         while True:
             self._lost = self._loop.create_future()
             began = self._loop.time()
             try:
-                if self._renewal is not None and self._renewal.ended():
-                    await self._renewal.restore()
+                if self._credentials is not None:
+                    await self._credentials.before_dial()
                 await self._dialer.dial(lambda: Link(self, side=Side.AGENT))
             except OSError as error:
-                self.dial_error = str(error) or type(error).__name__
+                self.dial_error = why_not(error)
                 _log.info("the control plane cannot be reached: %s", self.dial_error)
             else:
                 reason = await self._lost
@@ -425,8 +460,15 @@ class AgentShell:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._streams.close("the agent ends")
+        if self._relays is not None:
+            await self._relays.close()
         if self._lines is not None:
             await self._lines.close()
+        if self._direct is not None:
+            await self._direct.close()
+        if self._mesh is not None:
+            end = self._ended.result() if self._ended is not None and self._ended.done() else None
+            await self._mesh.close(keep=end is None or end.reason == STOPPED)
         if self._closed is not None:
             self._closed.set()
 
@@ -450,25 +492,6 @@ class AgentShell:
                 with self._disk("the machine's end"):
                     deadline.put_off(until - now)
             await asyncio.sleep(min(max(self.core.terms.lease_s / PUT_OFF_STEPS, often), seldom))
-
-    async def _keep_certificate(self, renewal: Renewal) -> None:
-        while True:
-            await asyncio.sleep(min(max(renewal.due_in(), 1.0), RENEW_RETRY_S))
-            if renewal.due_in() > 0 or not self.core.registered:
-                continue
-            try:
-                request = await renewal.request()
-            except OSError as error:
-                _log.warning("the certificate request could not be made: %s", error)
-            else:
-                if self._link is not None:
-                    self._link.send(wire.Renew(csr=request))
-            await asyncio.sleep(RENEW_RETRY_S)
-
-    def _install(self, renewal: Renewal, certificate: str) -> None:
-        with self._disk("the certificate"):
-            renewal.install(certificate)
-            _log.info("the certificate was renewed")
 
 
 def _nothing() -> None:

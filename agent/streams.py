@@ -29,12 +29,13 @@ class StreamLeg(Leg):
 
     async def _dial(self) -> None:
         local = Leg()
+        local.other, self.other = self, local  # joined before the port can say a word: a server may speak first
         try:
             await self._connect(lambda: local)
         except OSError:
+            self.other = None
             if self.transport is not None:
                 self.transport.abort()
             return
-        local.other, self.other = self, local
-        if self.transport is not None:
+        if self.other is not None and self.transport is not None:
             self.transport.resume_reading()

@@ -18,7 +18,8 @@ class Agent:
     `drain_until` (Unix seconds) is when a drain's time is over: from then on sessions that can take a checkpoint and
     are not protected are moved off it (None: whatever runs there goes on to its end). `key` is the SHA-256 of the
     public key that it joined with, in hex: a revoked agent's never joins again. Certificates of an agent are counted:
-    `generation` is the newest that was issued, `generation_used` the newest that it registered with.
+    `generation` is the newest that was issued, by the CA `issued_by`, and `generation_used` the newest that it has
+    registered with or kept for good; `trusts` is the newest CA that it knows. CAs are named by their SHA-256 in hex.
     """
 
     id: str
@@ -36,6 +37,8 @@ class Agent:
     key: str = ""
     generation: int = 0
     generation_used: int = 0
+    issued_by: str = ""
+    trusts: str = ""
     epoch: int = 0
     cordon_epoch: int = 0
     acknowledged_epoch: int = 0

@@ -79,6 +79,8 @@ class Refused(AtollError):
     exit_code = 125
 
 
+BLIND = "BLIND"
+"""`reason` of a `Conflict`: the session takes streams alone that are encrypted end to end."""
 BY_CODE: dict[str, type[AtollError]] = {
     kind.code: kind for kind in (AtollError, Invalid, Unauthorized, Forbidden, NotFound, Conflict, Unavailable, Refused)
 }

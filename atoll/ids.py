@@ -8,7 +8,7 @@ from atoll.errors import Invalid
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no i, l, o, u to misread
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 
-SESSION, AGENT, INSTANCE, TOKEN, PLAN = "s", "a", "i", "t", "p"
+SESSION, AGENT, INSTANCE, TOKEN, PLAN, RELAY = "s", "a", "i", "t", "p", "r"
 
 
 def new_id(prefix: str, chance: Chance) -> str:

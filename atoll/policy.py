@@ -11,6 +11,8 @@ from atoll.slots import GIB
 
 ADMIN = "admin"
 """The role that may do everything."""
+MEMBER = "member-"
+"""With a project's name: the role of that project's members, for whom its sessions' apps can be opened."""
 ACTIVE = "default"
 """The name of the installation's policy; others of no project only lie ready to be tested."""
 INFINITE = float("inf")

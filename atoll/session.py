@@ -94,13 +94,36 @@ class Retry:
     lease: float = 600.0
 
 
+class AppAccess(StrEnum):
+    """Whom an app of a session lets in besides its owner and administrators."""
+
+    OWNER = "owner"  # nobody else
+    PROJECT = "project"  # members of the session's project: API tokens with its role
+    PUBLIC = "public"  # anyone who has its address, where the installation allows that
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppRule:
+    """How an app is shown: to whom, and whether it is given its whole path where apps have no host name of their own.
+
+    `prefix` False: the app sees `/x` for `/apps/<session>/<app>/x`.
+    """
+
+    access: AppAccess = AppAccess.OWNER
+    prefix: bool = False
+
+
+_USUAL = AppRule()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionSpec:
     """What a user asks for. `resources` are for each of `nodes` members; all start or none does.
 
     `apps` maps an app's name to the port it listens on (0: the agent picks a free one); the process finds
-    it in `ATOLL_APP_<NAME>_PORT`. `stdin` is given to rank 0. A `preemptible` session may be put back into the
-    queue for one of higher priority.
+    it in `ATOLL_APP_<NAME>_PORT`. `app_rules` has those that are not shown as is usual. `stdin` is given to rank 0.
+    A `preemptible` session may be put back into the queue for one of higher priority. A `blind` one is entered by
+    streams alone that are encrypted from the user's machine to the agent.
     """
 
     command: tuple[str, ...]
@@ -117,10 +140,16 @@ class SessionSpec:
     lifetime: Lifetime = Lifetime()
     retry: Retry = Retry()
     apps: dict[str, int] = field(default_factory=dict)
+    app_rules: dict[str, AppRule] = field(default_factory=dict)
     priority: int = 0
     preemptible: bool = False
+    blind: bool = False
     checkpoint: Checkpoint | None = None
     labels: dict[str, str] = field(default_factory=dict)
+
+    def rule(self, app: str) -> AppRule:
+        """Return how an app is shown."""
+        return self.app_rules.get(app, _USUAL)
 
 
 class MemberState(StrEnum):
@@ -208,7 +237,8 @@ class Session:
     `on_demand_price` is the cheapest on-demand offer's price when it was placed. `stopping_as` is the
     end a session in `stopping` goes to. `moving` is set while it takes a checkpoint to go elsewhere; `moves`
     counts how often it went, `moved_at` is when a move last ended, well or not. `ran_s` is how long earlier
-    attempts ran whose work was kept. `approved_by` is who approved it where its policy asks.
+    attempts ran whose work was kept. `approved_by` is who approved it where its policy asks. `earlier` are the agents
+    of the newest runs of earlier attempts, by `attempt.rank`: their output may still come.
     """
 
     id: str
@@ -232,6 +262,7 @@ class Session:
     moves: int = 0
     moved_at: float | None = None
     ran_s: float = 0.0
+    earlier: dict[str, str] = field(default_factory=dict)
     approved_by: str = ""
     cost: int = 0
     price: int = 0

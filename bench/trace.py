@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import log
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -286,29 +287,56 @@ def _at_equal_wait(case: Case, owned: int, measured: Mapping[Point, Measured], b
     return found
 
 
+COLOURS = {
+    "ours, 100%": "#c33", "ours, 50%": "#e80", "one VM a session": "#36c", "Karpenter-like": "#293", "Ray-like": "#849",
+    "threshold": "#888",
+}  # fmt: skip
+"""How each way is drawn; those with settings (`threshold 0.8`) as one line."""
+TICKS = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+
+
 def plot(curves: dict[str, list[tuple[str, Measured]]]) -> str:
-    """Return an SVG with one panel a setting: cost over p95 wait, baselines named, ours joined to a curve."""
-    width, height, edge = 340, 260, 44
+    """Return an SVG with one panel a setting: cost (log scale) over p95 wait, the settings of one way joined."""
+    width, height, rows_of = 340, 250, -(-len(curves) // 3)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width * 3}" height="{height * -(-len(curves) // 3)}" '
-        'font-family="sans-serif" font-size="10">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width * 3} {height * rows_of + 30}" '
+        'font-family="sans-serif" font-size="10"><rect width="100%" height="100%" fill="#fff"/>'
     ]
     for number, (title, curve) in enumerate(curves.items()):
-        left, top = number % 3 * width, number // 3 * height
-        most_wait = max(10.0, *(one[1] for _, one in curve)) * 1.15
-        most, least = max(one[0] for _, one in curve) * 1.05, 1.0
-        parts.append(f'<g transform="translate({left},{top})"><text x="{edge}" y="16">{title}</text>')
-        parts.append(f'<path d="M{edge},24V{height - edge}H{width - 8}" fill="none" stroke="#888"/>')
-        parts.append(f'<text x="{width // 2}" y="{height - 14}">p95 wait (s), to {most_wait:.0f}</text>')
-        parts.append(f'<text x="4" y="34">{most:.2f}</text><text x="4" y="{height - edge}">{least:.2f}</text>')
-        for name, (cost, wait, _, _) in curve:
-            x = edge + wait / most_wait * (width - edge - 60)
-            y = height - edge - max(0.0, cost - least) / max(1e-9, most - least) * (height - edge - 30)
-            colour = "#c33" if name.startswith("ours") else "#36c"
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
-            parts.append(f'<text x="{x + 5:.1f}" y="{y + 3:.1f}" fill="{colour}">{name}</text>')
-        parts.append("</g>")
+        parts.append(f'<g transform="translate({number % 3 * width},{number // 3 * height})">')
+        parts.append(f'<text x="44" y="16" font-weight="bold">{title}</text>{_panel(curve, width, height)}</g>')
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        at = f'y="{height * rows_of + 16}" fill="{colour}"'
+        parts.append(f'<text x="{44 + number * 160}" {at}>\u25cf {name}</text>')
     return "".join([*parts, "</svg>\n"])
+
+
+def _panel(curve: Sequence[tuple[str, Measured]], width: int, height: int) -> str:
+    edge, top = 44, 26
+    longest = max(10.0, *(wait for _, (_, wait, _, _) in curve)) * 1.05
+    dearest = max(1.3, *(cost for _, (cost, _, _, _) in curve)) * 1.05
+
+    def x(wait: float) -> float:
+        return edge + wait / longest * (width - edge - 16)
+
+    def y(cost: float) -> float:
+        return height - edge - log(max(1.0, cost)) / log(dearest) * (height - edge - top)
+
+    parts = [f'<path d="M{edge},{top}V{height - edge}H{width - 12}" fill="none" stroke="#aaa"/>']
+    for tick in (one for one in TICKS if one <= dearest):
+        parts.append(f'<text x="{edge - 4}" y="{y(tick) + 3:.0f}" text-anchor="end">{tick:g}</text>')
+        parts.append(f'<path d="M{edge},{y(tick):.1f}H{width - 12}" stroke="#eee"/>')
+    parts += [
+        f'<text x="{x(wait):.0f}" y="{height - edge + 14}" text-anchor="middle">{wait:.0f}</text>'
+        for wait in (0.0, longest / 3, longest * 2 / 3, longest / 1.05)
+    ]
+    parts.append(f'<text x="{width // 2}" y="{height - edge + 28}" text-anchor="middle">p95 wait, s</text>')
+    for way, colour in COLOURS.items():
+        spots = sorted((x(wait), y(cost)) for name, (cost, wait, _, _) in curve if name.startswith(way))
+        line = " ".join(f"{left:.1f},{up:.1f}" for left, up in spots)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" opacity=".5"/>')
+        parts += [f'<circle cx="{left:.1f}" cy="{up:.1f}" r="3" fill="{colour}"/>' for left, up in spots]
+    return "".join(parts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -395,15 +395,14 @@ async def _until_input_ends(work: Awaitable[None]) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Run one end. The agent's loop is asyncio's own, as in the product (`agent-uvloop`: the other one)."""
+    """Run one end."""
     kind, *rest = argv
-    loop = asyncio.new_event_loop if kind == "agent" else uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         match kind:
             case "relay":
                 folder, host, port, doors = rest
                 runner.run(relay(Path(folder), host, int(port), json.loads(doors)))
-            case "agent" | "agent-uvloop":
+            case "agent":
                 folder, host, server, *relays = rest
                 runner.run(_until_input_ends(Agent(Path(folder), (host, int(server)), relays).run()))
             case "client":

@@ -18,16 +18,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from atoll.errors import AtollError, Refused
+from atoll.errors import AtollError, Invalid, Refused
 from atoll.host.config import ServerConfig, atoll_home, split_listen
 from atoll.host.files import refused, write_private
 from federation.local import down, up
 from federation.pidfile import PidFile
 
 if TYPE_CHECKING:
+    from atoll.host.process import LoopLag
     from federation.api.address import Address
+    from federation.api.route import Services
     from federation.control.control import Control
     from federation.control.steps import Hook
+    from federation.gateway.userdoor import UserDoor
     from federation.ports import Store
     from tunnel.acceptor import Acceptor, Serve
     from tunnel.identity import Authority
@@ -116,6 +119,8 @@ async def serve(home: Path, config: ServerConfig, listen: str, ready: Ready) -> 
         stack.push_async_callback(control.stop)
         stack.push_async_callback(await _listen(home, config, control, address, authority, (host, port)))
         url = await _profile(home, control, address, authority, (host, port))
+        keeping = asyncio.create_task(control.rotation.keep(), name="certificates")
+        stack.callback(keeping.cancel)
         ready.serving(url)
         await stop.wait()
 
@@ -130,6 +135,11 @@ def addresses(config: ServerConfig, host: str, port: int) -> "Address":
     public = config.server.public_url.rstrip("/") or f"{scheme}://{netloc}"
     local_apps = config.server.apps_domain == "localhost"
     parts = urlsplit(public)
+    if config.apps.path_mode and config.server.apps_domain in (parts.hostname, host.lower()):
+        raise Invalid(
+            f"apps.path_mode needs a name that the pages do not have: {config.server.apps_domain} is theirs",
+            hint="set server.apps_domain to another name of this machine: a page's cookie must not be an app's, too",
+        )
     return Address(
         public_url=public,
         agent_url=public if public.startswith("https://") else f"https://{netloc}",
@@ -138,6 +148,7 @@ def addresses(config: ServerConfig, host: str, port: int) -> "Address":
         apps_port=port if local_apps else parts.port or 0,
         names=frozenset({"localhost", host.lower(), *(name.lower() for name in config.server.names)}),
         own_certificate=bool(config.tls.certificate),
+        path_mode=config.apps.path_mode,
     )
 
 
@@ -146,6 +157,8 @@ def _authority(home: Path, config: ServerConfig, address: "Address") -> "Authori
     from tunnel.identity import Authority
 
     hosts = {urlsplit(url).hostname or "" for url in (address.public_url, address.agent_url)}
+    if address.path_mode:
+        hosts.add(address.apps_domain)
     names = sorted({"localhost", "127.0.0.1", *hosts, *config.server.names} - {""})
     return Authority.load_or_create(home / "keys", now=SystemClock().now(), names=names)
 
@@ -174,6 +187,9 @@ async def _control(
         secret_key=_secret_key(home / "keys" / "secret.key"),
         calls_rate=config.clouds.calls_rate,
         calls_burst=config.clouds.calls_burst,
+        mesh_network=config.mesh.network,
+        mesh_network4=config.mesh.network4,
+        public_apps=config.apps.public,
         **asdict(config.times),
     )
     control = Control(
@@ -223,10 +239,12 @@ async def _listen(
     from federation.api.route import Services
     from federation.gateway.gateway import Gateway
     from federation.gateway.sshdoor import SshDoor
+    from federation.gateway.userdoor import UserDoor
     from federation.web.pages import Pages
     from tunnel.sshkeys import SshKeys
 
-    door = Door(control.tokens, Grants(control.config.secret_key, control.clock), address)
+    grants = Grants(control.config.secret_key, control.clock)
+    door = Door(control.tokens, grants, address, public=config.apps.public)
     services = Services(
         control=control,
         door=door,
@@ -237,10 +255,13 @@ async def _listen(
     )
     gateway = Gateway(services)
     ssh = SshDoor(services)
+    users = UserDoor(control, control.streams.relay, control.streams.now)
     app = build(services, pages=Pages(services).routes(), fronts=(gateway.front,))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, keepalive_timeout=75.0)
     await runner.setup()
-    acceptor = _acceptor(config, control, authority, runner.server, ssh.serve)
+    acceptor, inside = _acceptors(config, control, authority, runner.server, ssh.serve, users)
+    services.take = inside.take
+    lag = _figures(services, acceptor)
     try:
         await acceptor.listen(*where)
     except OSError as error:
@@ -248,30 +269,68 @@ async def _listen(
 
     async def end() -> None:
         await acceptor.close()
+        await inside.close()
+        lag.stop()
         services.closing.set()
         await ssh.close()
+        await users.close()
         await gateway.close()
         await runner.cleanup()
 
     return end
 
 
-def _acceptor(config: ServerConfig, control: "Control", authority: "Authority", http: Any, ssh: "Serve") -> "Acceptor":
-    """Return who takes connections on the one port, by ALPN: agents, joining machines, and HTTP; and SSH."""
+def _figures(services: "Services", acceptor: "Acceptor") -> "LoopLag":
+    """Add what the port and the event loop tell to the figures; return who measures the latter, begun."""
+    from atoll.host.process import LoopLag
+    from tunnel.metrics import Histogram, port_families
+
+    late = Histogram(0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+    about = "How late the event loop called what was due, looked at every half second."
+    services.figures.append(lambda: port_families(acceptor.refused, acceptor.pending))
+    services.figures.append(lambda: [late.family("atoll_loop_lag_seconds", about)])
+    lag = LoopLag(late.add)
+    lag.start()
+    return lag
+
+
+def _acceptors(
+    config: ServerConfig, control: "Control", authority: "Authority", http: Any, ssh: "Serve", users: "UserDoor"
+) -> "tuple[Acceptor, Acceptor]":
+    """Return who takes connections on the one port, by ALPN: agents, joining machines, users, and HTTP; and SSH.
+
+    The other takes agents' and joining machines' that come inside a WebSocket.
+    """
     from tunnel.acceptor import Acceptor, Route
-    from tunnel.wire import ALPN_CONTROL, ALPN_DATA, ALPN_JOIN
+    from tunnel.sources import SourceLimits, Sources, source_of
+    from tunnel.wire import ALPN_CONTROL, ALPN_DATA, ALPN_JOIN, ALPN_UPLINK, ALPN_USER
 
     own = (Path(config.tls.certificate), Path(config.tls.key)) if config.tls.certificate else None
-    return Acceptor(
-        {
+
+    def routes() -> "dict[str, Route]":
+        return {
             ALPN_CONTROL: Route(authority.control_context(), control.links.accept),
             ALPN_DATA: Route(authority.data_context(), control.streams.relay.accept),
-            ALPN_JOIN: Route(authority.join_context(), http),
-            "http/1.1": Route(authority.http_context(own), http),
-        },
-        plain=http,
-        ssh=ssh,
-    )
+            ALPN_UPLINK: Route(authority.uplink_context(), control.relays.uplinks.accept),
+            ALPN_USER: Route(authority.user_context(), users.accept),
+            ALPN_JOIN: Route(authority.join_context(), http, counted=True),
+            "http/1.1": Route(authority.http_context(own), http, counted=True),
+        }
+
+    def inner() -> "dict[str, Route]":
+        return {name: route for name, route in routes().items() if name in (ALPN_CONTROL, ALPN_DATA, ALPN_JOIN)}
+
+    def changed() -> None:
+        acceptor.reroute(routes())
+        inside.reroute(inner())
+
+    def named(address: str) -> str:
+        return "" if control.relays.uplinks.passes_on(address) else source_of(address)
+
+    sources = Sources(control.clock.monotonic, SourceLimits(**asdict(config.sources)), named)
+    acceptor, inside = Acceptor(routes(), plain=http, ssh=ssh, sources=sources), Acceptor(inner())
+    authority.on_change = changed
+    return acceptor, inside
 
 
 async def _profile(

@@ -10,18 +10,52 @@ from atoll.errors import Conflict
 from atoll.event import Event
 from atoll.group import Group, Provider
 from atoll.instance import Instance
+from atoll.mesh import Mesh
 from atoll.offer import Decision
 from atoll.plan import Plan
 from atoll.policy import Policy
 from atoll.price import PriceList
+from atoll.relay import Relay
 from atoll.session import Session
 from atoll.site import Site
+from atoll.streamrecord import StreamRecord
 from atoll.token import Token
 
-Row: TypeAlias = Session | Agent | Group | Provider | Instance | Site | Token | Plan | PriceList | Policy | Budget
+Row: TypeAlias = (
+    Session
+    | Agent
+    | Group
+    | Provider
+    | Instance
+    | Site
+    | Token
+    | Plan
+    | PriceList
+    | Policy
+    | Budget
+    | Relay
+    | Mesh
+    | StreamRecord
+)
 Written: TypeAlias = tuple[type[Row], str, Row | None]
 """Kind and key of a row that was written, and the row as it is now, None when it was removed."""
-R = TypeVar("R", Session, Agent, Group, Provider, Instance, Site, Token, Plan, PriceList, Policy, Budget)
+R = TypeVar(
+    "R",
+    Session,
+    Agent,
+    Group,
+    Provider,
+    Instance,
+    Site,
+    Token,
+    Plan,
+    PriceList,
+    Policy,
+    Budget,
+    Relay,
+    Mesh,
+    StreamRecord,
+)
 
 
 class Stale(Conflict):
@@ -33,8 +67,8 @@ class Stale(Conflict):
 class Transaction(Protocol):
     """One atomic look-and-change. All writes commit together when the block ends without an error.
 
-    Keys: `Session.id Agent.id Instance.id Token.id Plan.id`, `name` for `Group Provider Site Policy Budget`,
-    `PriceList.provider`.
+    Keys: `Session.id Agent.id Instance.id Token.id Plan.id Relay.id StreamRecord.id`, `name` for `Group Provider Site
+    Policy Budget Mesh`, `PriceList.provider`.
     """
 
     @property
@@ -54,9 +88,10 @@ class Transaction(Protocol):
         Indexed columns: Session `state project name group agent` (agent: a member is or was placed
         there in the current attempt, or slots are held there for the move that is under way); Agent `state
         site group instance name`; Instance `state group provider agent`; Group `site provider kind`; Provider
-        `kind`; Token `kind group instance owner`; Policy, Budget `project`; Site, Plan, PriceList: none. `newest`
-        reverses the order; `after` is the key of the last row of the previous page; `limit` 0 means all. An
-        unknown column raises `ValueError`.
+        `kind`; Token `kind group instance owner`; Policy, Budget `project`; Relay `state name`;
+        StreamRecord `state project session user`; Site, Plan, PriceList, Mesh: none. `newest` reverses the order;
+        `after` is the key of the last row of the previous page; `limit` 0 means all. An unknown column raises
+        `ValueError`.
         """
         ...
 

@@ -10,18 +10,22 @@ import errno
 import ipaddress
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from tunnel.buffered import Buffered
-from tunnel.hello import HELLO_LIMIT, More, NotHello, offered
+from tunnel.buffered import Buffered, once
+from tunnel.hello import HELLO_LIMIT, Hello, More, NotHello, read
+from tunnel.sources import Sources
 
 DEADLINE_S = 10.0
 """Most seconds from the accept to the end of the handshake."""
 HANDSHAKES_LIMIT = 256
 """Most connections between accept and handshake's end; further ones wait in the kernel's backlog."""
+TAKEN_LIMIT = 64
+"""Most handshakes at a time of connections that one source brings another way."""
 _HTTP = "http/1.1"
 _SSH = b"SSH-"
 _PAUSE_S = 0.5
@@ -36,10 +40,14 @@ Serve: TypeAlias = Callable[[socket.socket], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where connections of one ALPN protocol go: the TLS context and the factory of their protocols."""
+    """Where connections of one ALPN protocol go: the TLS context and the factory of their protocols.
+
+    Those are `counted` by source where nobody knows who it is after the handshake, and no deadline is set for that.
+    """
 
     context: ssl.SSLContext
     make: Callable[[], asyncio.Protocol]
+    counted: bool = False
 
 
 def is_loopback(address: str) -> bool:
@@ -57,7 +65,9 @@ class Acceptor:
 
     `routes` is keyed by ALPN protocol; a TLS client that offers none is taken for `http/1.1`, one that offers
     only unknown ones is closed. `plain` (None: nobody) serves plain HTTP to peers for which `local(address)` holds.
-    `ssh` (None: nobody) serves clients that speak SSH; within the deadline it must know who that is.
+    `ssh` (None: nobody) serves clients that speak SSH; within the deadline it must know who that is. With `name` the
+    routes are for TLS clients that ask for a server of that name alone. `other` (None: nobody) takes TLS clients that
+    no route is for, as they came.
     """
 
     def __init__(
@@ -66,22 +76,41 @@ class Acceptor:
         plain: Callable[[], asyncio.Protocol] | None = None,
         *,
         ssh: Serve | None = None,
+        other: Serve | None = None,
+        name: str = "",
         local: Callable[[str], bool] = is_loopback,
         deadline_s: float = DEADLINE_S,
+        sources: Sources | None = None,
     ) -> None:
         self._routes = routes
         self._plain = plain
         self._ssh = ssh
+        self._other = other
+        self._name = name
         self._local = local
         self._deadline_s = deadline_s
         self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = False
+        self._sources: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        """Connections that were not served, by reason: `timeout`, `handshake`, `broken_off`, `not_served_here`, and of
+        one source too many: `source_rate`, `source_handshakes`, `source_connections`."""
+        self.sources = Sources(lambda: self._loop.time()) if sources is None else sources
+
+    @property
+    def pending(self) -> int:
+        """How many connections are between accept and handshake's end."""
+        return len(self._tasks)
 
     @property
     def port(self) -> int:
         """The port listened on."""
         return int(self._listeners[0].getsockname()[1])
+
+    def reroute(self, routes: Mapping[str, Route]) -> None:
+        """Take new connections by these routes from now on; those that are made stay as they are."""
+        self._routes = routes
 
     async def listen(self, host: str, port: int) -> None:
         """Listen on every address of `host`; port 0 picks a free one. Raises `OSError` (`EADDRINUSE` …)."""
@@ -116,6 +145,24 @@ class Acceptor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def take(self, connection: socket.socket, address: str) -> bool:
+        """Serve a connection that came another way from `address` as if it had been accepted.
+
+        False, and the connection is closed, while too many shake hands, in all or from there.
+        """
+        if self.pending >= HANDSHAKES_LIMIT or self._sources[address] >= TAKEN_LIMIT:
+            connection.close()
+            return False
+        self._loop = asyncio.get_running_loop()
+        self._sources[address] += 1
+        self._begin(connection, address).add_done_callback(lambda _: self._left(address))
+        return True
+
+    def _left(self, address: str) -> None:
+        self._sources[address] -= 1
+        if not self._sources[address]:
+            del self._sources[address]
+
     def _accept_on(self) -> None:
         if not self._accepting:
             self._accepting = True
@@ -139,12 +186,24 @@ class Acceptor:
                 self._accept_off()
                 self._loop.call_later(_PAUSE_S, self._resume)
                 return
-            connection.setblocking(False)
-            task = self._loop.create_task(self._serve(connection, str(address[0])))
-            self._tasks.add(task)
-            task.add_done_callback(self._served)
+            source = str(address[0])
+            if why := self.sources.came(source):
+                self.refused[why] += 1
+                connection.close()
+                continue
+            self._begin(connection, source).add_done_callback(partial(self._settled, source))
             if len(self._tasks) >= HANDSHAKES_LIMIT:
                 self._accept_off()
+
+    def _settled(self, source: str, _task: "asyncio.Task[None]") -> None:
+        self.sources.settled(source)
+
+    def _begin(self, connection: socket.socket, address: str) -> "asyncio.Task[None]":
+        connection.setblocking(False)
+        task = self._loop.create_task(self._serve(connection, address))
+        self._tasks.add(task)
+        task.add_done_callback(self._served)
+        return task
 
     def _resume(self) -> None:
         if self._listeners and len(self._tasks) < HANDSHAKES_LIMIT:
@@ -158,7 +217,7 @@ class Acceptor:
 
     async def _serve(self, connection: socket.socket, address: str) -> None:
         # A peer that breaks off, cannot be verified or takes too long is daily business, not worth a traceback.
-        with contextlib.suppress(OSError):
+        try:
             async with asyncio.timeout(self._deadline_s):
                 try:
                     serve = await self._choose(connection, address)
@@ -169,10 +228,14 @@ class Acceptor:
                     connection.close()
                     raise
                 if serve is None:
+                    self.refused["not_served_here"] += 1
                     connection.close()
                     return
                 # From here on the socket is its server's, also when the handshake fails.
                 await serve(connection)
+        except OSError as error:
+            kinds = {TimeoutError: "timeout", ssl.SSLError: "handshake", OSError: "broken_off"}
+            self.refused[next(word for kind, word in kinds.items() if isinstance(error, kind))] += 1
 
     async def _choose(self, connection: socket.socket, address: str) -> Serve | None:
         """Return who takes a connection over; None when it is not to be served."""
@@ -181,35 +244,51 @@ class Acceptor:
             data = await self._peek(connection, len(_SSH))
         if data.startswith(_SSH):
             return self._ssh
-        protocols = await self._offered(connection, data)
-        if protocols is None:
+        hello = await self._hello(connection, data)
+        if hello is None:
             if self._plain is not None and self._local(address):
-                return partial(self._hand_over, self._plain, None)
+                return partial(self._hand_over, self._plain, None, "")
             connection.recv(HELLO_LIMIT)
             connection.send(_PLAIN_REFUSED)
             return None
-        for name in protocols or (_HTTP,):
-            if name in self._routes:
-                return partial(self._hand_over, self._routes[name].make, self._routes[name].context)
-        return None
+        if self._name in ("", hello.name):
+            for protocol in hello.protocols or (_HTTP,):
+                if route := self._routes.get(protocol):
+                    return partial(self._hand_over, route.make, route.context, address if route.counted else "")
+        return self._other
 
     async def _hand_over(
-        self, make: Callable[[], asyncio.Protocol], context: ssl.SSLContext | None, connection: socket.socket
+        self,
+        make: Callable[[], asyncio.Protocol],
+        context: ssl.SSLContext | None,
+        source: str,
+        connection: socket.socket,
     ) -> None:
-        read = make if context is None else lambda: Buffered(make())
-        await self._loop.connect_accepted_socket(read, connection, ssl=context)
+        """Shake hands and give the connection to its protocol; of one that is counted for a `source`, note the end."""
+        if why := self.sources.took(source) if source else "":
+            self.refused[why] += 1
+            connection.close()
+            return
+        over = once(partial(self.sources.left, source)) if source else None
+        read = make if context is None else lambda: Buffered(make(), over)
+        try:
+            await self._loop.connect_accepted_socket(read, connection, ssl=context)
+        except BaseException:
+            if over is not None:
+                over()
+            raise
 
-    async def _offered(self, connection: socket.socket, data: bytes) -> list[str] | None:
-        """Return the protocols that the ClientHello offers, None when the peer does not speak TLS."""
+    async def _hello(self, connection: socket.socket, data: bytes) -> Hello | None:
+        """Return what the ClientHello says, None when the peer does not speak TLS."""
         while True:
             try:
-                answer = offered(data)
+                answer = read(data)
             except NotHello:
                 if data[0] == 0x16:
                     raise ConnectionAbortedError("not a ClientHello") from None
                 return None
             if not isinstance(answer, More):
-                return list(answer)
+                return answer
             data = await self._peek(connection, answer.size)
 
     async def _peek(self, connection: socket.socket, need: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 SIZE = 64 * 1024
 """Bytes read at a time: small enough to stay in the CPU's cache."""
@@ -23,13 +24,22 @@ class Buffered(asyncio.BufferedProtocol):
     one connection at a time, so one buffer for all of its thread is enough and an idle connection costs none.
     """
 
-    def __init__(self, protocol: asyncio.Protocol) -> None:
+    def __init__(self, protocol: asyncio.Protocol, over: Callable[[], None] | None = None) -> None:
+        """`over` is called when the connection is gone."""
         self._received = protocol.data_received
         self.connection_made = protocol.connection_made  # type: ignore[method-assign]
-        self.connection_lost = protocol.connection_lost  # type: ignore[method-assign]
+        if over is None:
+            self.connection_lost = protocol.connection_lost  # type: ignore[method-assign]
+        else:
+            self._protocol, self._ended = protocol, over
         self.eof_received = protocol.eof_received  # type: ignore[method-assign]
         self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
         self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone: say so, and tell the protocol."""
+        self._ended()
+        self._protocol.connection_lost(exc)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         """Return where the transport may read to, until `buffer_updated`."""
@@ -38,3 +48,9 @@ class Buffered(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Hand on what was read, as bytes of its own."""
         self._received(bytes(_shared.view[:nbytes]))
+
+
+def once(call: Callable[[], None]) -> Callable[[], None]:
+    """Return what calls that the first time, and does nothing from then on."""
+    waiting = [call]
+    return lambda: waiting.pop()() if waiting else None

@@ -8,11 +8,12 @@ import ipaddress
 import re
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from atoll.errors import Invalid
+from tunnel.wire import AGENT_NAMES, RELAY_NAME
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -22,6 +23,8 @@ SLACK_S = 300.0
 """Certificates are valid from this long before they are made: hosts' clocks differ."""
 AGENT_URI = "atoll://agent/"
 """… and the agent's id, a slash and the certificate's generation: 0 where there is none."""
+RELAY_URI = "atoll://relay/"
+"""… and the relay's id."""
 
 
 class Bearer(NamedTuple):
@@ -66,14 +69,34 @@ def new_request(key_pem: bytes) -> str:
 
 def new_authority(key_pem: bytes, *, now: float, ttl_s: float) -> str:
     """Return a self-signed CA certificate, PEM."""
+    key = _load_key(key_pem)
+    name = _name("Atoll installation CA")
+    return _sign(_authority(_builder(key.public_key(), name, name, now, ttl_s)), key, key.public_key())
+
+
+def new_own(key_pem: bytes, *, now: float, ttl_s: float) -> str:
+    """Return a certificate (PEM) of a key by itself: it names nobody, its hash is what it is known by."""
     from cryptography import x509
 
     key = _load_key(key_pem)
-    name = _name("Atoll installation CA")
+    name = _name("Atoll user")
     builder = _builder(key.public_key(), name, name, now, ttl_s)
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(_usage(sign_certificates=True), critical=True)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     return _sign(builder, key, key.public_key())
+
+
+def cross_sign(ca_pem: str, by_pem: str, by_key_pem: bytes, *, now: float) -> str:
+    """Return a certificate (PEM) of a CA's key by another CA, as long-lived as that one's own.
+
+    Both CAs have the same name, which makes it self-issued: it does not count against a path length (RFC 5280, 6.1).
+    """
+    from cryptography import x509
+
+    one, other = (x509.load_pem_x509_certificate(pem.encode()) for pem in (ca_pem, by_pem))
+    key = one.public_key()
+    ttl_s = other.not_valid_after_utc.timestamp() - now
+    builder = _authority(_builder(key, one.subject, other.subject, now, ttl_s))  # type: ignore[arg-type]
+    return _sign(builder, _load_key(by_key_pem), other.public_key())
 
 
 def new_server(
@@ -95,23 +118,27 @@ def sign_request(csr_pem: str, ca_pem: str, ca_key_pem: bytes, *, bearer: Bearer
     Raises `Invalid` for a request that cannot be read, is not signed by its own key, or is no EC P-256 key.
     """
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
-    try:
-        request = x509.load_pem_x509_csr(csr_pem.encode())
-        key = request.public_key()
-        sound = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
-        raise Invalid("the certificate signing request cannot be read") from None
-    if not sound or not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise Invalid("the certificate signing request must be signed by an EC P-256 key of its own")
-    authority = x509.load_pem_x509_certificate(ca_pem.encode())
-    builder = _builder(key, _name(bearer.agent), authority.subject, now, ttl_s)
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(bearer.uri)]
-    builder = _leaf(builder, names, ExtendedKeyUsageOID.CLIENT_AUTH)
-    return _sign(builder, _load_key(ca_key_pem), authority.public_key())
+    names = [x509.UniformResourceIdentifier(bearer.uri), x509.DNSName(bearer.agent + AGENT_NAMES)]
+    uses = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]  # of inner TLS, and at its own door
+    return _sign_leaf(csr_pem, ca_pem, ca_key_pem, bearer.agent, names, uses, now, ttl_s)
+
+
+def sign_relay(csr_pem: str, ca_pem: str, ca_key_pem: bytes, *, relay: str, now: float, ttl_s: float) -> str:
+    """Return a relay's certificate (PEM), towards agents and users and towards the control plane; as `sign_request`."""
+    from cryptography import x509
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    names = [x509.DNSName(RELAY_NAME), x509.UniformResourceIdentifier(RELAY_URI + relay)]
+    uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    return _sign_leaf(csr_pem, ca_pem, ca_key_pem, relay, names, uses, now, ttl_s)
+
+
+def relay_in(uris: Iterable[str]) -> str:
+    """Return the relay that the URIs of a certificate name; "" unless that is one."""
+    found = [uri.removeprefix(RELAY_URI) for uri in uris if uri.startswith(RELAY_URI)]
+    return found[0] if len(found) == 1 else ""
 
 
 def server_names(certificate_pem: str) -> set[str]:
@@ -130,31 +157,28 @@ def server_names(certificate_pem: str) -> set[str]:
 def signed_by(certificate_pem: str, ca_pem: str, key_pem: bytes) -> bool:
     """Say whether a certificate is for this key and was issued by this CA."""
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature
 
     certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
-    try:
-        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem.encode()))
-    except (InvalidSignature, ValueError, TypeError):
-        return False
-    return certificate.public_key() == _load_key(key_pem).public_key()
+    issued = _issued(certificate, x509.load_pem_x509_certificate(ca_pem.encode()))
+    return issued and certificate.public_key() == _load_key(key_pem).public_key()
 
 
 def agent_of(certificate_pem: str, csr_pem: str, ca_pem: str) -> Bearer:
     """Return whom a certificate names, expired or not, when the request is signed by that very key.
 
-    Raises `Invalid` when this CA did not issue the certificate, or the request is of another key.
+    Raises `Invalid` when none of these CAs issued the certificate, or the request is of another key.
     """
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
-        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem.encode()))
+        if not any(_issued(certificate, authority) for authority in x509.load_pem_x509_certificates(ca_pem.encode())):
+            raise ValueError("of another CA")
         request = x509.load_pem_x509_csr(csr_pem.encode())
         same = request.is_signature_valid and request.public_key() == certificate.public_key()
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound):
         raise Invalid("the certificate is not one of this installation") from None
     bearer = Bearer.of(names.get_values_for_type(x509.UniformResourceIdentifier))
     if not same or bearer is None:
@@ -225,6 +249,43 @@ def _unix(tag: int, value: bytes) -> float:
     return float(calendar.timegm(time.strptime(text, "%y%m%d%H%M%SZ" if tag == 0x17 else "%Y%m%d%H%M%SZ")))
 
 
+def _sign_leaf(
+    csr_pem: str,
+    ca_pem: str,
+    ca_key_pem: bytes,
+    common: str,
+    names: Sequence[x509.GeneralName],
+    uses: list[x509.ObjectIdentifier],
+    now: float,
+    ttl_s: float,
+) -> str:
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    try:
+        request = x509.load_pem_x509_csr(csr_pem.encode())
+        key = request.public_key()
+        sound = request.is_signature_valid
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
+        raise Invalid("the certificate signing request cannot be read") from None
+    if not sound or not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise Invalid("the certificate signing request must be signed by an EC P-256 key of its own")
+    authority = x509.load_pem_x509_certificate(ca_pem.encode())
+    builder = _leaf(_builder(key, _name(common), authority.subject, now, ttl_s), names, *uses)
+    return _sign(builder, _load_key(ca_key_pem), authority.public_key())
+
+
+def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
+
+
 def _load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -270,7 +331,7 @@ def _builder(
 
 
 def _leaf(
-    builder: x509.CertificateBuilder, names: list[x509.GeneralName], purpose: x509.ObjectIdentifier
+    builder: x509.CertificateBuilder, names: Sequence[x509.GeneralName], *uses: x509.ObjectIdentifier
 ) -> x509.CertificateBuilder:
     from cryptography import x509
 
@@ -278,8 +339,15 @@ def _leaf(
         builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(sign_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(list(uses)), critical=False)
     )
+
+
+def _authority(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
+    from cryptography import x509
+
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    return builder.add_extension(_usage(sign_certificates=True), critical=True)
 
 
 def _usage(*, sign_certificates: bool) -> x509.KeyUsage:

@@ -20,6 +20,8 @@ OPENING_LIMIT = 4096
 BUFFER = 256 * 1024
 """Bytes that may wait in a connection's write buffer before its writer is told to pause."""
 _LENGTH = struct.Struct("!H")
+_LAST_HEARD, _HEARD = 52, struct.Struct("=II")
+"""Where `struct tcp_info` holds `tcpi_last_data_recv` and `tcpi_last_ack_recv`, in milliseconds."""
 _DEAD_MS = 15_000
 """Data that the peer's kernel does not acknowledge for this long ends the connection."""
 _KEEPALIVE_S = 10
@@ -44,9 +46,26 @@ class DataLine(asyncio.Transport, asyncio.Protocol):
         """Whether the connection is gone."""
 
     @property
+    def carried(self) -> tuple[int, int]:
+        """Bytes of the stream that came and that were written."""
+        return self.received, self.sent
+
+    @property
     def in_use(self) -> bool:
         """Whether it carries a stream, or did."""
         return self._above is not None
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the peer's kernel last sent data or an acknowledgement; 0 where that cannot be known."""
+        connection = self.get_extra_info("socket")
+        if connection is None:
+            return 0.0
+        try:
+            told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_HEARD + _HEARD.size)
+        except OSError:
+            return 0.0
+        return float(min(_HEARD.unpack_from(told, _LAST_HEARD)) / 1000)
 
     def attach(self, protocol: asyncio.Protocol, early: bytes = b"") -> None:
         """Give the connection its stream's protocol; `early` are the stream's first bytes, read already."""

@@ -3,19 +3,30 @@
 import asyncio
 import base64
 import ipaddress
+import logging
 import os
 import socket
+import ssl
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from tunnel.buffered import Buffered
+from tunnel.envelope import enveloped, outer_context
 from tunnel.identity import AgentIdentity
-from tunnel.wire import CONTROL_NAME
+from tunnel.ways import Way, Ways
+from tunnel.wire import CONTROL_NAME, RELAY_NAME
+
+_log = logging.getLogger("atoll.agent")
 
 DIAL_TIMEOUT_S = 10.0
 """Most seconds a dial may take, name lookup, proxy and TLS handshake included."""
 _REPLY_LIMIT = 16 * 1024
+_PROOF = 1500
+"""Who has sent so much on a link got our greeting, and its own came through: both are longer than a packet."""
+_STALL_S = 3.0
+"""A link that ends sooner without such proof was ended, not stalled."""
 
 
 class Dialer(Protocol):
@@ -32,30 +43,121 @@ class Dialer(Protocol):
 class TlsDialer:
     """Dials `url` (`https://host[:port]`) with an agent's certificate, or (`data`) without, for data connections.
 
+    What is there must be the control plane, or with `relay` a relay of it. All dialers of one agent share its `ways`;
+    those for links find out which works, and a relay is never dialled inside a WebSocket.
+
     `HTTPS_PROXY`/`https_proxy` and `NO_PROXY`/`no_proxy` of `environ` are honoured: the connection then goes
     through the proxy's CONNECT, with basic auth where the proxy's URL holds a user.
     """
 
     def __init__(
-        self, url: str, identity: AgentIdentity, environ: Mapping[str, str] = os.environ, *, data: bool = False
+        self,
+        url: str,
+        identity: AgentIdentity,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        data: bool = False,
+        relay: bool = False,
+        ways: Ways | None = None,
     ) -> None:
         self._host, self._port = host_port(url)
-        self._context = identity.data_context if data else identity.context
+        self._context = identity.data_context if data else identity.relay_context if relay else identity.context
+        self._name = RELAY_NAME if relay else CONTROL_NAME
         self._environ = environ
+        self._ways = ways or ways_of(url)
+        self._told = Way.DIRECT
+        self._follows = data or relay
+        self._relay = relay
+
+    @property
+    def proxy(self) -> str:
+        """`host:port` of the HTTP proxy that it dials through, "" for none; never its user or password."""
+        proxy = proxy_for(self._host, self._port, self._environ)
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        return f"{parts.hostname}:{parts.port or 3128}" if proxy and parts.hostname else ""
 
     async def dial(self, make: Callable[[], asyncio.Protocol]) -> None:
         """Connect within `DIAL_TIMEOUT_S`. The certificate is read anew each time: it may have been renewed."""
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(DIAL_TIMEOUT_S):
-            connection = await connect(self._host, self._port, self._environ)
-            try:
-                context = self._context()
-            except BaseException:
-                connection.close()
+        if self._follows:
+            way = self._ways.current
+            await self._dial(Way.SMALL if self._relay and way is Way.WEBSOCKET else way, lambda: Buffered(make()))
+            return
+        now = asyncio.get_running_loop().time()
+        way = self._ways.first(now)
+        try:
+            await self._dial(way, lambda: Watched(make(), partial(self._settled, way)))
+        except ssl.SSLError as error:
+            other = self._ways.foreign(way, now)
+            if other is None:
                 raise
-            await loop.create_connection(
-                lambda: Buffered(make()), sock=connection, ssl=context, server_hostname=CONTROL_NAME
-            )
+            try:
+                await self._dial(other, lambda: Watched(make(), partial(self._settled, other)))
+            except OSError as second:
+                raise error from second
+
+    async def _dial(self, way: Way, make: Callable[[], asyncio.BaseProtocol]) -> None:
+        loop = asyncio.get_running_loop()
+        shaking = False
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT_S):
+                connection = await connect(self._host, self._port, self._environ, way.segment)
+                shaking = True
+                try:
+                    context = self._context()
+                except BaseException:
+                    connection.close()
+                    raise
+                if way is Way.WEBSOCKET:
+                    inside = await enveloped(connection, self._host, self._port, outer_context(context))
+                    await loop.create_unix_connection(make, sock=inside, ssl=context, server_hostname=self._name)
+                else:
+                    await loop.create_connection(make, sock=connection, ssl=context, server_hostname=self._name)
+        except (TimeoutError, ConnectionError):
+            if shaking and not self._follows:
+                self._ways.stalled(way, loop.time())
+            raise
+
+    def _settled(self, way: Way, proven: bool) -> None:
+        now = asyncio.get_running_loop().time()
+        if proven:
+            if way is not self._told:
+                self._told = way
+                _log.info("the control plane is reached %s", way)
+            self._ways.worked(way, now)
+        else:
+            self._ways.stalled(way, now)
+
+
+class Watched(Buffered):
+    """Says once whether a link came to something: as soon as that is proven, or at its end."""
+
+    def __init__(self, protocol: asyncio.Protocol, settled: Callable[[bool], None]) -> None:
+        super().__init__(protocol)
+        self._lost = protocol.connection_lost
+        self.connection_lost = self._over  # type: ignore[method-assign]
+        self._settled: Callable[[bool], None] | None = settled
+        self._came = 0
+        self._began = asyncio.get_running_loop().time()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Count what came, and hand it on."""
+        if self._settled is not None:
+            self._came += nbytes
+            if self._came >= _PROOF:
+                settled, self._settled = self._settled, None
+                settled(True)
+        super().buffer_updated(nbytes)
+
+    def _over(self, exc: Exception | None) -> None:
+        settled, self._settled = self._settled, None
+        if settled is not None and asyncio.get_running_loop().time() >= self._began + _STALL_S:
+            settled(False)
+        self._lost(exc)
+
+
+def ways_of(url: str) -> Ways:
+    """Return the ways to a control plane: `wss://…` names the one inside a WebSocket, and no other."""
+    return Ways(Way.WEBSOCKET if url.startswith("wss:") else None)
 
 
 def host_port(url: str) -> tuple[str, int]:
@@ -68,6 +170,16 @@ def host_port(url: str) -> tuple[str, int]:
     if not parts.hostname:
         raise OSError(f"{url!r} is not the URL of a control plane")
     return parts.hostname, port
+
+
+def why_not(error: OSError) -> str:
+    """Return why a dial failed, for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"its certificate is not of a CA that this agent knows ({error.verify_message}): "
+            "this is another server, or the CA was rotated while this agent was away; then it has to join anew"
+        )
+    return str(error) or type(error).__name__
 
 
 def proxy_for(host: str, port: int, environ: Mapping[str, str]) -> str:
@@ -84,15 +196,18 @@ def proxy_for(host: str, port: int, environ: Mapping[str, str]) -> str:
     return "" if any(rule and _covers(rule, host.lower(), port) for rule in rules) else proxy
 
 
-async def connect(host: str, port: int, environ: Mapping[str, str]) -> socket.socket:
-    """Return a connected, non-blocking TCP socket to `host`, tunnelled through a proxy where one is set."""
+async def connect(host: str, port: int, environ: Mapping[str, str], segment: int = 0) -> socket.socket:
+    """Return a connected, non-blocking TCP socket to `host`, tunnelled through a proxy where one is set.
+
+    With a `segment` neither end sends longer TCP segments, in bytes.
+    """
     proxy = proxy_for(host, port, environ)
     if not proxy:
-        return await _connect_tcp(host, port)
+        return await _connect_tcp(host, port, segment)
     parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     if parts.scheme != "http" or not parts.hostname:
         raise OSError("HTTPS_PROXY must look like http://[user:password@]host:port")
-    connection = await _connect_tcp(parts.hostname, parts.port or 3128)
+    connection = await _connect_tcp(parts.hostname, parts.port or 3128, segment)
     try:
         await _ask_proxy(connection, host, port, parts)
     except BaseException:
@@ -101,12 +216,14 @@ async def connect(host: str, port: int, environ: Mapping[str, str]) -> socket.so
     return connection
 
 
-async def _connect_tcp(host: str, port: int) -> socket.socket:
+async def _connect_tcp(host: str, port: int, segment: int) -> socket.socket:
     loop = asyncio.get_running_loop()
     failure: OSError = OSError(f"no address for {host}")
     for family, kind, proto, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         connection = socket.socket(family, kind, proto)
         connection.setblocking(False)
+        if segment:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
         try:
             await loop.sock_connect(connection, address)
         except OSError as error:

@@ -14,9 +14,9 @@ Header (network order): type u8, flags u8, stream u32, length u32, offset u64.
 """
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 
+from atoll.value import value
 from tunnel.wire import ProtocolError
 
 HEADER = struct.Struct("!BBIIQ")
@@ -55,7 +55,7 @@ _FLAGS: dict[int, int] = {Kind.MESSAGE: MORE, Kind.DATA: FIN}
 _WITH_STREAM = frozenset({Kind.OPEN, Kind.DATA, Kind.CREDIT, Kind.RESET})
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Frame:
     """One frame, read or to be written."""
 

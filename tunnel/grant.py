@@ -4,6 +4,7 @@ A relay and the agent each check it by themselves, with a key of their own, so t
 make one. Only the standard library's HMAC is used: an agent's process stays without `cryptography`.
 """
 
+import hashlib
 import hmac
 
 import msgspec
@@ -12,6 +13,8 @@ from tunnel.wire import OpenStream
 
 LIFE_S = 60.0
 """A grant is good for this long from when it was made: it is used at once, or made anew."""
+USER_LIFE_S = 600.0
+"""The same of one that a user has: with it a stream finds its way again while the control plane is away."""
 LIMIT = 2048
 """Most bytes of a sealed grant."""
 _TAG = 32
@@ -24,8 +27,11 @@ class BadGrant(Exception):
 class Grant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is permitted to whom: one stream to an app or a port of a run, or (`exec`) a program beside it.
 
+    With `echo` it is of no run: whoever holds it may measure the way to the agent.
+
     `user` is empty for the installation itself. `resume` is the stream's id where it may be resumed. `expires_at` is in
-    the control plane's time.
+    the control plane's time. `token` names the credential by which the user asked for it, `client` is the SHA-256 of
+    the certificate that the user's end shows to the agent in a blind stream.
     """
 
     id: bytes
@@ -35,10 +41,13 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     session: str
     expires_at: float
     user: str = ""
+    token: str = ""
     app: str = ""
     port: int = 0
     exec: bool = False
+    echo: bool = False
     resume: bytes = b""
+    client: bytes = b""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -74,8 +83,9 @@ def for_agent(sealed: bytes, key: bytes, now: float) -> Grant:
 
 def permits(grant: Grant, opening: OpenStream) -> bool:
     """Say whether a grant is for this very stream."""
-    asked = (opening.run, opening.app, opening.port, opening.exec, opening.resume)
-    return asked == (grant.run, grant.app, grant.port, grant.exec, grant.resume)
+    client = hashlib.sha256(opening.client).digest() if opening.client else b""
+    asked = (opening.run, opening.app, opening.port, opening.exec, opening.echo, opening.resume, client)
+    return asked == (grant.run, grant.app, grant.port, grant.exec, grant.echo, grant.resume, grant.client)
 
 
 def _opened(sealed: bytes, tag: bytes, key: bytes, tagged: bytes, now: float) -> Grant:

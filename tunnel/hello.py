@@ -1,11 +1,10 @@
-"""Reads the protocols (ALPN) that a TLS client offers, from the first bytes it sends. No I/O."""
+"""Reads whom a TLS client means (SNI) and the protocols (ALPN) it offers, from its first bytes. No I/O."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 HELLO_LIMIT = 16 * 1024
 """Most bytes of a ClientHello that are looked at; real ones take 200 to 2,500."""
-_RECORD, _HANDSHAKE, _CLIENT_HELLO, _ALPN = 5, 22, 1, 16
+_RECORD, _HANDSHAKE, _CLIENT_HELLO, _SNI, _ALPN = 5, 22, 1, 0, 16
 
 
 class NotHello(Exception):
@@ -19,10 +18,18 @@ class More:
     size: int
 
 
-def offered(data: bytes) -> Sequence[str] | More:
-    """Return the protocols of the ClientHello at the start of `data`, in the client's order; () for none.
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a ClientHello says: the server's `name` ("" for none) and `protocols` in the client's order."""
 
-    A hello cut short gives `More`; anything else raises `NotHello`.
+    name: str = ""
+    protocols: tuple[str, ...] = ()
+
+
+def read(data: bytes) -> Hello | More:
+    """Return the ClientHello at the start of `data`.
+
+    One cut short gives `More`; anything else raises `NotHello`.
     """
     message = b""
     at = 0
@@ -45,7 +52,7 @@ def offered(data: bytes) -> Sequence[str] | More:
             raise NotHello("not a ClientHello")
         # A hello may be spread over several records.
         if len(message) >= 4 and len(message) >= 4 + (length := int.from_bytes(message[1:4], "big")):
-            return _protocols(message[4 : 4 + length])
+            return _hello(message[4 : 4 + length])
 
 
 class _Reader:
@@ -69,20 +76,35 @@ class _Reader:
         return self.take(int.from_bytes(self.take(width), "big"))
 
 
-def _protocols(body: bytes) -> Sequence[str]:
+def _hello(body: bytes) -> Hello:
     hello = _Reader(body)
     hello.take(2 + 32)  # version, random
     hello.vector(1)  # session id
     hello.vector(2)  # cipher suites
     hello.vector(1)  # compression
     extensions = _Reader(hello.vector(2) if hello else b"")
+    found: dict[int, bytes] = {}
     while extensions:
         kind = int.from_bytes(extensions.take(2), "big")
-        value = extensions.vector(2)
-        if kind == _ALPN:
-            names = _Reader(_Reader(value).vector(2))
-            found = []
-            while names:
-                found.append(names.vector(1).decode("latin-1"))
-            return found
-    return ()
+        found.setdefault(kind, extensions.vector(2))
+    return Hello(_name(found.get(_SNI, b"")), tuple(_protocols(found.get(_ALPN, b""))))
+
+
+def _name(value: bytes) -> str:
+    if not value:
+        return ""
+    names = _Reader(_Reader(value).vector(2))
+    while names:
+        kind = names.take(1)
+        name = names.vector(2)
+        if kind == b"\0":
+            return name.decode("latin-1").lower()
+    return ""
+
+
+def _protocols(value: bytes) -> list[str]:
+    found = []
+    names = _Reader(_Reader(value).vector(2) if value else b"")
+    while names:
+        found.append(names.vector(1).decode("latin-1"))
+    return found

@@ -7,39 +7,51 @@ import hashlib
 import json
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from atoll.errors import Invalid
+from atoll.host.pem import blocks, pins
 from tunnel import certificates
 from tunnel.certificates import Bearer
-from tunnel.wire import ALPN_CONTROL, ALPN_DATA, ALPN_JOIN, CONTROL_NAME
+from tunnel.roots import Roots
+from tunnel.wire import (
+    ALPN_CONTROL,
+    ALPN_DATA,
+    ALPN_INNER,
+    ALPN_JOIN,
+    ALPN_RELAY,
+    ALPN_UPLINK,
+    ALPN_USER,
+    CONTROL_NAME,
+)
 
 AGENT_TTL_S = 86_400.0
 SERVER_TTL_S = 90 * 86_400.0
 SERVER_RENEW_S = 30 * 86_400.0
 """A server certificate with less than this left is issued anew."""
-AUTHORITY_TTL_S = 3650 * 86_400.0
 SERVER_NAMES = (CONTROL_NAME, "localhost", "*.localhost", "127.0.0.1", "::1")
 """What every server certificate covers, besides the names its owner gives."""
 
 
 class Authority:
-    """The installation's own certificate authority and server certificate, in a directory of its own."""
+    """The installation's own certificate authority and server certificate, in a directory of its own.
 
-    pin: str
-    """Hex SHA-256 of the CA certificate's DER: what a join token carries."""
+    While it is rotated there are two: the new one signs, both are trusted. The server then shows a certificate of the
+    new one with the chain that leads to the one before. `on_change` is called when contexts must be made anew.
+    """
+
     server_pin: str
     """Base64 SHA-256 of the server key's SPKI, for `curl --pinnedpubkey sha256//…`."""
-    ca_pem: str
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, roots: Roots, names: Sequence[str]) -> None:
+        self._directory = directory
         self._server = (directory / "server.pem", directory / "server.key")
-        self._ca_key = (directory / "ca.key").read_bytes()
-        self.ca_pem = (directory / "ca.pem").read_text()
-        self.pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.ca_pem)).hexdigest()
+        self._roots = roots
+        self._names = names
         server_key = certificates.public_key_der(self._server[1].read_bytes())
         self.server_pin = base64.b64encode(hashlib.sha256(server_key).digest()).decode()
+        self.on_change: Callable[[], None] = lambda: None
 
     @classmethod
     def load_or_create(cls, directory: Path, *, now: float, names: Sequence[str] = ()) -> "Authority":
@@ -49,26 +61,68 @@ class Authority:
         key) when it lacks one or has less than `SERVER_RENEW_S` left at `now` (Unix seconds).
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (directory / "ca.pem").exists():
-            key = _keep_key(directory / "ca.key")
-            write_private(
-                directory / "ca.pem", certificates.new_authority(key, now=now, ttl_s=AUTHORITY_TTL_S).encode()
-            )
-        server_key = _keep_key(directory / "server.key")
-        ca_pem = (directory / "ca.pem").read_text()
-        wanted = list(dict.fromkeys([*SERVER_NAMES, *names]))
-        if not _serves(directory / "server.pem", server_key, ca_pem, wanted, now):
-            ca_key = (directory / "ca.key").read_bytes()
-            fresh = certificates.new_server(server_key, ca_pem, ca_key, names=wanted, now=now, ttl_s=SERVER_TTL_S)
-            write_private(directory / "server.pem", fresh.encode())
-        return cls(directory)
+        roots = Roots.load_or_create(directory, now)
+        _keep_key(directory / "server.key")
+        authority = cls(directory, roots, list(dict.fromkeys([*SERVER_NAMES, *names])))
+        authority.renew_server(now)
+        return authority
+
+    @property
+    def pin(self) -> str:
+        """Hex SHA-256 of the DER of the CA's certificate that signs: what a join token carries."""
+        return pins(self._roots.pem)[0]
+
+    @property
+    def ca_pem(self) -> str:
+        """The CAs to trust, PEM: the one that signs and, while it is rotated, the one before."""
+        return self._roots.trusted
+
+    @property
+    def rotating(self) -> bool:
+        """Whether there are two CAs at this time."""
+        return bool(self._roots.before)
+
+    def rotate(self, now: float) -> None:
+        """Begin to sign with a new CA, and trust both; raise `Conflict` while there are two, `Refused` by the disk."""
+        self._roots = self._roots.rotated(self._directory, now)
+        self._changed(now)
+
+    def retire(self, now: float) -> None:
+        """Trust the CA that signs alone; raise `Conflict` where there is no other, `Refused` by the disk."""
+        self._roots = self._roots.retired(self._directory)
+        self._changed(now)
+
+    def keep(self, now: float) -> None:
+        """Issue the server's certificate anew in time: to be called every day or so."""
+        if self.renew_server(now):
+            self.on_change()
+
+    def renew_server(self, now: float) -> bool:
+        """Issue the server's certificate anew where it must be; say whether that was done."""
+        path, key = self._server[0], self._server[1].read_bytes()
+        if _serves(path, key, self._roots, self._names, now):
+            return False
+        signer = (self._roots.pem, self._roots.key)
+        fresh = certificates.new_server(key, *signer, names=self._names, now=now, ttl_s=SERVER_TTL_S)
+        write_private(path, (fresh + self._roots.cross).encode())
+        return True
+
+    def _changed(self, now: float) -> None:
+        self.renew_server(now)
+        self.on_change()
 
     def sign_agent(
         self, csr_pem: str, agent_id: str, *, generation: int = 0, now: float, ttl_s: float = AGENT_TTL_S
     ) -> str:
         """Return a certificate (PEM) that says the request's key is this agent's; raise `Invalid` for a bad one."""
         bearer = Bearer(agent_id, generation)
-        return certificates.sign_request(csr_pem, self.ca_pem, self._ca_key, bearer=bearer, now=now, ttl_s=ttl_s)
+        signer = (self._roots.pem, self._roots.key)
+        return certificates.sign_request(csr_pem, *signer, bearer=bearer, now=now, ttl_s=ttl_s)
+
+    def sign_relay(self, csr_pem: str, relay: str, *, now: float, ttl_s: float) -> str:
+        """Return a chain (PEM) that says the request's key is this relay's; raise `Invalid` for a bad one."""
+        signer = (self._roots.pem, self._roots.key)
+        return certificates.sign_relay(csr_pem, *signer, relay=relay, now=now, ttl_s=ttl_s) + self._roots.cross
 
     def agent_of(self, certificate_pem: str, csr_pem: str) -> Bearer:
         """Return the agent whose certificate (expired or not) and key these are; raise `Invalid` when they are not."""
@@ -77,6 +131,12 @@ class Authority:
     def key_of(self, csr_pem: str) -> str:
         """Return a name of the key that signed a request; raise `Invalid` when it cannot be read."""
         return certificates.key_of(csr_pem)
+
+    def uplink_context(self) -> ssl.SSLContext:
+        """For `ALPN_UPLINK`: the same as for agents."""
+        context = self.control_context()
+        context.set_alpn_protocols([ALPN_UPLINK])
+        return context
 
     def control_context(self) -> ssl.SSLContext:
         """For `ALPN_CONTROL`: a client certificate of this CA is required."""
@@ -89,6 +149,12 @@ class Authority:
     def data_context(self) -> ssl.SSLContext:
         """For `ALPN_DATA`: our server certificate, no client certificate (a token is a quarter of the cost)."""
         context = _server_context(*self._server, ALPN_DATA)
+        context.num_tickets = 0
+        return context
+
+    def user_context(self) -> ssl.SSLContext:
+        """For `ALPN_USER`: the same."""
+        context = _server_context(*self._server, ALPN_USER)
         context.num_tickets = 0
         return context
 
@@ -148,21 +214,53 @@ class AgentIdentity:
         """Unix seconds at which the certificate ends."""
         return self._expires_at
 
+    @property
+    def authorities(self) -> list[str]:
+        """The CAs that are trusted: the SHA-256 (hex) of each."""
+        return pins((self._directory / "ca.pem").read_text())
+
+    def trust(self, ca_pem: str) -> None:
+        """Trust these CAs (PEM) from the next dial on, and no others. Raises `Invalid` for what is none."""
+        pins(ca_pem)
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=ca_pem)
+        except ssl.SSLError:
+            raise Invalid("this is not a certificate in PEM form") from None
+        write_private(self._directory / "ca.pem", ca_pem.encode())
+
     def renew(self, certificate_pem: str) -> None:
         """Replace the certificate, atomically; the key stays. Raises `Invalid` for what is no certificate."""
         certificates.validity(certificate_pem)
         write_private(self._directory / "cert.pem", certificate_pem.encode())
         self._load_validity()
 
-    def context(self) -> ssl.SSLContext:
-        """For dialling the control plane: TLS 1.3, its certificate by our CA and for `CONTROL_NAME`."""
-        context = self._client_context(ALPN_CONTROL)
+    def context(self, protocol: str = ALPN_CONTROL) -> ssl.SSLContext:
+        """For dialling the control plane or (`ALPN_RELAY`) a relay: TLS 1.3, its certificate by our CA, and ours."""
+        context = self._client_context(protocol)
         context.load_cert_chain(self._directory / "cert.pem", self._directory / "key.pem")
         return context
+
+    def relay_context(self) -> ssl.SSLContext:
+        """For a link to a relay."""
+        return self.context(ALPN_RELAY)
 
     def data_context(self) -> ssl.SSLContext:
         """For data connections to it: the same, but without our certificate."""
         return self._client_context(ALPN_DATA)
+
+    def inner_context(self, client: bytes) -> ssl.SSLContext:
+        """For TLS inside a stream: ours is shown, and who has this certificate (DER) is let in. Raises `OSError`."""
+        context = _server_context(self._directory / "cert.pem", self._directory / "key.pem", ALPN_INNER)
+        context.load_verify_locations(cadata=client)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.num_tickets = 0
+        return context
+
+    def direct_context(self) -> ssl.SSLContext:
+        """For users at the agent's own door: our certificate is shown, theirs is a grant. Raises `OSError`."""
+        context = _server_context(self._directory / "cert.pem", self._directory / "key.pem", ALPN_USER)
+        context.num_tickets = 0
+        return context
 
     def _client_context(self, protocol: str) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -195,6 +293,12 @@ def peer_of(transport: asyncio.BaseTransport) -> Bearer:
     return Bearer.of(value for kind, value in names if kind == "URI") or Bearer("")
 
 
+def relay_of(transport: asyncio.BaseTransport) -> str:
+    """Return the id of the relay that the transport's client certificate names; "" where there is none."""
+    certificate = transport.get_extra_info("peercert") or {}
+    return certificates.relay_in(value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI")
+
+
 def write_private(path: Path, data: bytes) -> None:
     """Write a file that only its owner reads (0600), atomically and durably."""
     draft = path.with_name(f".{path.name}.new")
@@ -206,6 +310,17 @@ def write_private(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+    with contextlib.suppress(OSError):  # not every file system lets a folder be written out
+        _write_out(path.parent)
+
+
+def _write_out(folder: Path) -> None:
+    """Make the names in a folder durable: a certificate that came back after a power cut would be a clone's."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _keep_key(path: Path) -> bytes:
@@ -214,15 +329,17 @@ def _keep_key(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _serves(path: Path, key: bytes, ca_pem: str, names: Sequence[str], now: float) -> bool:
-    if not path.exists():
+def _serves(path: Path, key: bytes, roots: Roots, names: Sequence[str], now: float) -> bool:
+    """Say whether a server certificate's file is good for long enough, for all names, and leads to every CA."""
+    found = blocks(path.read_text()) if path.exists() else []
+    if not found or found[1:] != blocks(roots.cross):
         return False
-    pem = path.read_text()
+    pem = found[0]
     try:
         fresh = certificates.validity(pem)[1] - now > SERVER_RENEW_S
     except Invalid:
         return False
-    return fresh and certificates.signed_by(pem, ca_pem, key) and certificates.server_names(pem) >= set(names)
+    return fresh and certificates.signed_by(pem, roots.pem, key) and certificates.server_names(pem) >= set(names)
 
 
 def _server_context(certificate: Path, key: Path, protocol: str) -> ssl.SSLContext:

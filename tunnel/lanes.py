@@ -1,6 +1,6 @@
 """Which way a stream goes from a relay to an agent: the link it has anyway, or a connection of its own. Pure."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -30,19 +30,45 @@ class Choice:
     why: str
 
 
+class Refusal(StrEnum):
+    """Why a relay opened no stream, or not on the lane that suits it: the `reason` of its `Unavailable`."""
+
+    OFFLINE = "AGENT_OFFLINE"
+    OLD = "AGENT_TOO_OLD"
+    STREAMS = "TOO_MANY_STREAMS"
+    BUFFERED = "TOO_MUCH_BUFFERED"
+    WAITING = "TOO_MANY_WAITING"
+    NO_DIAL = "NO_DATA_CONNECTION"
+    """The agent made none in time, or not when last asked."""
+    BROKE = "DATA_CONNECTION_BROKE"
+
+
 @dataclass(slots=True)
 class Tally:
-    """What one lane has carried so far. Bytes are as an agent's side sees them: `received` come from agents."""
+    """What one lane has carried so far. Bytes are as an agent's side sees them: `received` come from agents.
+
+    `resumes` are the `opens` of streams that had lost a lane; `refused` counts streams that were not opened, by
+    reason.
+    """
 
     opens: int = 0
-    refusals: int = 0
+    resumes: int = 0
     received: int = 0
     sent: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
 
     def carried(self, received: int, sent: int) -> None:
         """Add bytes."""
         self.received += received
         self.sent += sent
+
+    def refuse(self, reason: str) -> None:
+        """Count a stream that was not opened."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+
+    def copy(self) -> "Tally":
+        """Return one of its own."""
+        return replace(self, refused=dict(self.refused))
 
 
 @dataclass(frozen=True, slots=True)

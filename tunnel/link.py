@@ -73,15 +73,24 @@ class Link(asyncio.Protocol):
         self._heard = 0.0
         self._ping_at = 0.0
         self._pinged: dict[int, float] = {}
+        self._awaited: dict[int, tuple[asyncio.Future[float], Callable[[], float]]] = {}
         self._token = 0
         self._rtt: float | None = None
         self._answered_at: float | None = None
         self._handed = 0
+        self.message_size = 0
+        """Bytes of the message that the owner is just given."""
 
     @property
     def peer(self) -> str:
         """The agent's id, from its client certificate or the memory transport; "" where there is none."""
         return self._peer.agent
+
+    @property
+    def address(self) -> str:
+        """The address at the other end of the connection, "" where there is none."""
+        name = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return str(name[0]) if isinstance(name, tuple) else ""
 
     @property
     def generation(self) -> int:
@@ -110,9 +119,38 @@ class Link(asyncio.Protocol):
         return self._mux.queued + min(self._handed, held)
 
     @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return self._mux.streams
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait to be sent: of streams, of control messages and in the connection's own buffer."""
+        held = self._transport.get_write_buffer_size() if self._transport and not self._over else 0
+        return held + self._mux.queued + sum(self._mux.pending(stream) for stream in self._streams)
+
+    @property
     def carried(self) -> tuple[int, int]:
         """Bytes of streams that came and went."""
         return self._mux.received, self._mux.sent
+
+    async def ping(self, now: Callable[[], float] | None = None) -> float:
+        """Return the seconds that a ping of its own and its answer take. Raises `Unavailable` when the link ends.
+
+        `now` is a finer clock than the loop's. It never times out by itself; a link that stays silent ends.
+        """
+        if not self.alive:
+            raise Unavailable("the agent's link is down", hint="it reconnects by itself; try again in a moment")
+        now = now or self._loop.time
+        token = self._ping()
+        answer: asyncio.Future[float] = self._loop.create_future()
+        self._awaited[token] = answer, now
+        sent = now()
+        self._wake()
+        try:
+            return await answer - sent
+        finally:
+            self._awaited.pop(token, None)
 
     def send(self, message: wire.Message) -> None:
         """Queue a message. Never blocks; on a link that is closing or lost it does nothing.
@@ -123,7 +161,7 @@ class Link(asyncio.Protocol):
             self._mux.send(wire.encode(message))
             self._wake()
 
-    def open_stream(self, opening: wire.OpenStream, protocol: asyncio.Protocol) -> asyncio.Transport:
+    def open_stream(self, opening: wire.OpenStream, protocol: asyncio.Protocol) -> StreamTransport:
         """Control side: open a stream and attach `protocol` (its `connection_made` is called before this returns).
 
         Data may be written at once. A refusal by the agent arrives as `connection_lost(StreamReset)`.
@@ -216,13 +254,17 @@ class Link(asyncio.Protocol):
             self._heard = now - wire.DEAD_AFTER_S + _GRACE_S
         if now >= self._ping_at:
             self._ping_at = now + wire.PING_EVERY_S
-            self._token += 1
             self._pinged = {token: at for token, at in self._pinged.items() if now - at < wire.DEAD_AFTER_S}
-            self._pinged[self._token] = now
-            self._mux.ping(self._token)
+            self._ping()
             self._wake()
         self._due = min(self._ping_at, self._heard + wire.DEAD_AFTER_S)
         self._schedule(self._due - now, self._tick)
+
+    def _ping(self) -> int:
+        self._token += 1
+        self._pinged[self._token] = self._loop.time()
+        self._mux.ping(self._token)
+        return self._token
 
     def _schedule(self, delay: float, call: Callable[[], None]) -> None:
         if self._timer is not None:
@@ -246,6 +288,10 @@ class Link(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._lose_streams(reason)
+        awaited, self._awaited = self._awaited, {}
+        for answer, _ in awaited.values():
+            if not answer.done():
+                answer.set_exception(Unavailable(f"the agent's link was lost: {reason}"))
         self._owner.lost(self, reason)
 
     def _lose_streams(self, reason: str) -> None:
@@ -263,6 +309,7 @@ class Link(asyncio.Protocol):
                 if transport := self._streams.get(stream):
                     transport.data_received(data)
             case mux.GotMessage(data):
+                self.message_size = len(data)
                 decode = wire.decode_from_agent if self._side is Side.CONTROL else wire.decode_from_control
                 self._owner.received(self, decode(data))
             case mux.GotPong(token):
@@ -282,6 +329,11 @@ class Link(asyncio.Protocol):
         sent = self._pinged.pop(token, None)
         if sent is not None:
             self._answered_at = sent if self._answered_at is None else max(self._answered_at, sent)
+            # Of pings that arrive together only the newest is answered: it answers for those before it.
+            for earlier in [each for each in self._awaited if each <= token]:
+                answer, now = self._awaited.pop(earlier)
+                if not answer.done():
+                    answer.set_result(now())
             sample = self._loop.time() - sent
             self._rtt = sample if self._rtt is None else 0.75 * self._rtt + 0.25 * sample
 

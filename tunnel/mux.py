@@ -9,16 +9,18 @@ read within two round trips: a long fat path is filled, a slow reader stays chea
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
 from atoll.errors import Invalid, Unavailable
+from atoll.value import value
 from tunnel.frames import CHUNK, FIN, LIMITS, MORE, Decoder, Frame, Kind, encode, reason_bytes
 from tunnel.wire import ProtocolError
 
 MESSAGE_LIMIT = 8 * 1024 * 1024
 """Most bytes of one control message."""
+PART_LEAST = 1024
+"""Fewest bytes of a part that others follow: ours have `CHUNK`, and many tiny ones cost far more than they hold."""
 STREAMS_LIMIT = 1024
 """Most streams open at a time on one link."""
 FIRST_WINDOW = 256 * 1024
@@ -35,14 +37,14 @@ class Side(StrEnum):
     CONTROL = "control"
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class GotMessage:
     """A whole control message."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class GotOpen:
     """The peer opened a stream."""
 
@@ -50,7 +52,7 @@ class GotOpen:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class GotData:
     """Bytes of a stream, in order. The credit comes back when `Mux.consumed` is called for them."""
 
@@ -58,14 +60,14 @@ class GotData:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class GotEnd:
     """The peer will send no more on this stream."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class GotReset:
     """The peer ended both directions; the stream is forgotten."""
 
@@ -73,14 +75,14 @@ class GotReset:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class GotPong:
     """The answer to the ping of that token."""
 
     token: int
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class GotClose:
     """The peer closes the link, and why."""
 
@@ -310,8 +312,8 @@ class Mux:
         self._parts_size += len(frame.payload)
         if self._parts_size > MESSAGE_LIMIT:
             raise ProtocolError(f"a control message of more than {MESSAGE_LIMIT} bytes")
-        if frame.flags & MORE and not frame.payload:
-            raise ProtocolError("an empty part of a control message")
+        if frame.flags & MORE and len(frame.payload) < PART_LEAST:
+            raise ProtocolError("a part of a control message that is too short")
         self._parts.append(frame.payload)
         if not frame.flags & MORE:
             events.append(GotMessage(b"".join(self._parts)))

@@ -2,15 +2,18 @@
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from atoll.clock import Chance
 from atoll.errors import Unavailable
 from tunnel import wire
 from tunnel.dataline import TOKEN, RelayLine
-from tunnel.lanes import Choice, Lane, Limits, Pool, Tally, Use
+from tunnel.lanes import Choice, Lane, Limits, Pool, Refusal, Tally, Use
 from tunnel.link import Link
+from tunnel.stream import StreamTransport
 
+_SIFT_S = 1.0
 _AGAIN = "it reconnects by itself; try again in a moment"
 
 
@@ -18,7 +21,7 @@ _AGAIN = "it reconnects by itself; try again in a moment"
 class Opened:
     """A stream's lane, and how it was chosen."""
 
-    transport: asyncio.Transport
+    transport: StreamTransport | RelayLine
     choice: Choice
 
 
@@ -36,6 +39,7 @@ class _Member:
         self.waiting: deque[asyncio.Future[RelayLine]] = deque()
         self.timer: asyncio.TimerHandle | None = None
         self.gone_at = 0.0
+        self.past: dict[Lane, Tally] = {}
 
     @property
     def in_use(self) -> int:
@@ -58,6 +62,19 @@ class Held:
     waiting: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What the lanes to an agent, or to all, carry and have carried. `streams` are open now, `buffered` bytes wait.
+
+    An agent's tallies begin anew with its process.
+    """
+
+    lanes: dict[Lane, Tally]
+    streams: dict[Lane, int]
+    held: Held = field(default_factory=Held)
+    buffered: int = 0
+
+
 class Relay:
     """Opens streams to linked agents. `accept` is the protocol factory for connections under `wire.ALPN_DATA`.
 
@@ -73,7 +90,7 @@ class Relay:
         self._tokens: dict[bytes, _Member] = {}
         self._owners: dict[RelayLine, _Member] = {}
         self._strangers: dict[RelayLine, asyncio.TimerHandle] = {}
-        self._past: dict[Lane, Tally] = {lane: Tally() for lane in Lane}
+        self._past: dict[Lane, Tally] = _tallies()
 
     # Who is linked.
 
@@ -87,9 +104,21 @@ class Relay:
             member = self._members[agent] = _Member(agent, boot, self._limits)
         if member.link is not link:
             self._leave(member)
+            if member.lines:
+                asyncio.get_running_loop().call_later(_SIFT_S, self._sift, member, link)
         member.link = link
         member.dials = dials
         self._fill(member)
+
+    def _sift(self, member: _Member, link: Link) -> None:
+        """End the data connections that have not been heard of since an agent came back by another link.
+
+        What took the last link may have taken them, too (a router with a new address): their streams resume on others
+        at once, where TCP alone would take a quarter of a minute to notice.
+        """
+        if member.link is link:
+            for line in [line for line in member.lines if line.silence >= _SIFT_S]:
+                line.abort()
 
     def unlinked(self, agent: str, link: Link) -> None:
         """A link is over. Nothing happens where a newer one has taken its place."""
@@ -98,7 +127,7 @@ class Relay:
             return
         self._leave(member)
         member.gone_at = asyncio.get_running_loop().time()
-        self._refuse_waiting(member, Unavailable("the agent's link is down", hint=_AGAIN))
+        self._refuse_waiting(member, Unavailable("the agent's link is down", hint=_AGAIN, reason=Refusal.OFFLINE))
         self._arm(member)
 
     def revoke(self, agent: str, reason: str) -> None:
@@ -126,13 +155,16 @@ class Relay:
 
     def tallies(self) -> dict[Lane, Tally]:
         """Return what each lane has carried up to now."""
-        now = {lane: replace(tally) for lane, tally in self._past.items()}
-        for line in self._owners:
-            now[Lane.DATA].carried(line.received, line.sent)
-        for member in self._members.values():
-            if member.link is not None:
-                now[Lane.MUX].carried(*member.link.carried)
-        return now
+        return self.carried().lanes
+
+    def carried(self, agent: str | None = None) -> Carried:
+        """Return what the lanes to one agent, or (None) to all, carry and have carried."""
+        if agent is None:
+            return _sum(self._past, list(self._members.values()), [*self._owners, *self._strangers])
+        member = self._members.get(agent)
+        if member is None:
+            return Carried(_tallies(), dict.fromkeys(Lane, 0))
+        return _sum(member.past, [member], list(member.lines))
 
     # Streams.
 
@@ -144,28 +176,36 @@ class Relay:
         *,
         use: Use = Use.SHORT,
         lane: Lane | None = None,
+        again: bool = False,
     ) -> Opened:
         """Open a lane to an agent and attach `protocol` to it; its `connection_made` was called on return.
 
-        The lane follows from `use` unless it is given. A mux lane has half-close and reset; a data lane carries
-        bytes alone, so only what frames them itself may run there. Raises `Unavailable` with a hint.
+        The lane follows from `use` unless it is given; `again` says that the stream has lost one. A mux lane has
+        half-close and reset; a data lane carries bytes alone, so only what frames them itself may run there. Raises
+        `Unavailable` with a hint and a `Refusal` as its reason.
         """
         member = self._members.get(agent)
+        wanted = lane or (Lane.DATA if use is Use.BULK else Lane.MUX)
         if member is None or member.link is None:
-            raise Unavailable("the agent is not connected", hint=_AGAIN)
-        if (lane or (Lane.DATA if use is Use.BULK else Lane.MUX)) is Lane.MUX:
-            return self._open_mux(member, opening, protocol, "asked for" if lane else "short or unknown traffic")
-        return await self._open_data(member, opening, protocol, patient=lane is not None)
+            self._past[wanted].refuse(Refusal.OFFLINE)
+            raise Unavailable("the agent is not connected", hint=_AGAIN, reason=Refusal.OFFLINE)
+        if wanted is Lane.MUX:
+            opened = self._open_mux(member, opening, protocol, "asked for" if lane else "short or unknown traffic")
+        else:
+            opened = await self._open_data(member, opening, protocol, patient=lane is not None)
+        for tally in self._both(member, opened.choice.lane):
+            tally.opens += 1
+            tally.resumes += again
+        return opened
 
     def _open_mux(self, member: _Member, opening: wire.OpenStream, protocol: asyncio.Protocol, why: str) -> Opened:
         try:
             if member.link is None:
-                raise Unavailable("the agent is not connected", hint=_AGAIN)
+                raise Unavailable("the agent is not connected", hint=_AGAIN, reason=Refusal.OFFLINE)
             transport = member.link.open_stream(opening, protocol)
-        except Unavailable:
-            self._past[Lane.MUX].refusals += 1
+        except Unavailable as error:
+            self._refused(member, Lane.MUX, error)
             raise
-        self._past[Lane.MUX].opens += 1
         return Opened(transport, Choice(Lane.MUX, why))
 
     async def _open_data(
@@ -175,23 +215,28 @@ class Relay:
         try:
             line, why = await self._line(member, patient=patient)
         except Unavailable as error:
-            self._past[Lane.DATA].refusals += 1
+            self._refused(member, Lane.DATA, error)
             if patient:
                 raise
             return self._open_mux(member, opening, protocol, f"bulk, but {error.message}")
         line.open(opening, protocol)
-        self._past[Lane.DATA].opens += 1
         return Opened(line, Choice(Lane.DATA, why))
 
     async def _line(self, member: _Member, *, patient: bool) -> tuple[RelayLine, str]:
         loop = asyncio.get_running_loop()
         limits = self._limits
         if not member.dials:
-            raise Unavailable("its agent is too old for data connections", hint="update the agent")
+            raise Unavailable("its agent is too old for data connections", hint="update the agent", reason=Refusal.OLD)
         if member.in_use + len(member.waiting) >= limits.streams:
-            raise Unavailable(f"the agent carries {limits.streams} data streams already", hint="try again later")
+            raise Unavailable(
+                f"the agent carries {limits.streams} data streams already",
+                hint="try again later",
+                reason=Refusal.STREAMS,
+            )
         if member.buffered > limits.buffered:
-            raise Unavailable("too much waits to be sent to the agent already", hint="try again later")
+            raise Unavailable(
+                "too much waits to be sent to the agent already", hint="try again later", reason=Refusal.BUFFERED
+            )
         while member.ready:
             line = member.ready.pop()
             if not line.is_closing():
@@ -199,12 +244,20 @@ class Relay:
                 self._fill(member)
                 return line, "bulk, a connection was ready"
         if len(member.waiting) >= limits.waiting:
-            raise Unavailable(f"{limits.waiting} streams wait for data connections already", hint="try again later")
+            raise Unavailable(
+                f"{limits.waiting} streams wait for data connections already",
+                hint="try again later",
+                reason=Refusal.WAITING,
+            )
         hopeful = patient or member.pool.hopeful(loop.time())
         member.pool.used(loop.time(), missed=True)
         if not hopeful:
             self._fill(member)
-            raise Unavailable("the agent made no data connection when last asked", hint="try again in a moment")
+            raise Unavailable(
+                "the agent made no data connection when last asked",
+                hint="try again in a moment",
+                reason=Refusal.NO_DIAL,
+            )
         return await self._dialled(member, limits.dial_s if patient else limits.patience_s)
 
     async def _dialled(self, member: _Member, seconds: float) -> tuple[RelayLine, str]:
@@ -217,12 +270,14 @@ class Relay:
             async with asyncio.timeout(seconds):
                 line = await waiter
         except TimeoutError:
-            raise Unavailable("the agent made no data connection in time", hint="try again in a moment") from None
+            raise Unavailable(
+                "the agent made no data connection in time", hint="try again in a moment", reason=Refusal.NO_DIAL
+            ) from None
         finally:
             if line is None:
                 self._gave_up(member, waiter)
         if line.is_closing():
-            raise Unavailable("the agent's data connection broke", hint="try again in a moment")
+            raise Unavailable("the agent's data connection broke", hint="try again in a moment", reason=Refusal.BROKE)
         return line, "bulk, a connection was dialled"
 
     def _gave_up(self, member: _Member, waiter: "asyncio.Future[RelayLine]") -> None:
@@ -260,9 +315,10 @@ class Relay:
     def dropped(self, line: RelayLine) -> None:
         """A connection is gone."""
         self._no_stranger(line)
-        self._past[Lane.DATA].carried(line.received, line.sent)
         member = self._owners.pop(line, None)
+        self._past[Lane.DATA].carried(line.received, line.sent)
         if member is not None:
+            self._both(member, Lane.DATA)[0].carried(line.received, line.sent)
             member.lines.discard(line)
             if line in member.ready:
                 member.ready.remove(line)
@@ -325,7 +381,8 @@ class Relay:
     def _leave(self, member: _Member) -> None:
         """Its link is over: so are the tokens that went over it."""
         if member.link is not None:
-            self._past[Lane.MUX].carried(*member.link.carried)
+            for tally in self._both(member, Lane.MUX):
+                tally.carried(*member.link.carried)
             member.link = None
         for token in member.pool.pending:
             self._tokens.pop(token, None)
@@ -336,7 +393,7 @@ class Relay:
         if self._members.get(member.agent) is member:
             del self._members[member.agent]
         self._leave(member)
-        self._refuse_waiting(member, Unavailable(f"the agent is gone: {reason}", hint=_AGAIN))
+        self._refuse_waiting(member, Unavailable(f"the agent is gone: {reason}", hint=_AGAIN, reason=Refusal.OFFLINE))
         if member.timer is not None:
             member.timer.cancel()
         for line in list(member.lines):
@@ -347,3 +404,34 @@ class Relay:
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_exception(error)
+
+    def _both(self, member: _Member, lane: Lane) -> tuple[Tally, Tally]:
+        """What is counted for an agent is counted for all."""
+        return member.past.setdefault(lane, Tally()), self._past[lane]
+
+    def _refused(self, member: _Member, lane: Lane, error: Unavailable) -> None:
+        for tally in self._both(member, lane):
+            tally.refuse(error.reason)
+
+
+def _tallies() -> dict[Lane, Tally]:
+    return {lane: Tally() for lane in Lane}
+
+
+def _sum(past: dict[Lane, Tally], members: Sequence[_Member], lines: Sequence[RelayLine]) -> Carried:
+    """Return what was carried before, and what the links and connections of the present carry."""
+    lanes = {lane: past[lane].copy() if lane in past else Tally() for lane in Lane}
+    links = [member.link for member in members if member.link is not None]
+    for link in links:
+        lanes[Lane.MUX].carried(*link.carried)
+    for line in lines:
+        lanes[Lane.DATA].carried(line.received, line.sent)
+    held = Held(
+        sum(len(member.ready) for member in members),
+        sum(member.in_use for member in members),
+        sum(len(member.pool.pending) for member in members),
+        sum(len(member.waiting) for member in members),
+    )
+    streams = {Lane.MUX: sum(link.streams for link in links), Lane.DATA: held.in_use}
+    buffered = sum(link.buffered for link in links) + sum(member.buffered for member in members)
+    return Carried(lanes, streams, held, buffered)

@@ -1,10 +1,11 @@
 """A resumable stream as an asyncio transport: any protocol can run on it and sees nothing of its lanes."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from tunnel.resume import FRAME, Greeting, Pieces, Resume
-from tunnel.stream import LINGER_S, StreamReset
+from tunnel.stream import LINGER_S, StreamReset, ignore
 from tunnel.wire import ProtocolError
 
 RESUME_S = 60.0
@@ -128,6 +129,8 @@ class ResumableTransport(asyncio.Transport):
         """Make a stream with no lane and no protocol yet."""
         super().__init__({"peername": (peer, core.stream.hex())})
         self.core = core
+        self.on_over: Callable[[Exception | None], None] = ignore
+        """Called once when the stream is over, with the error that ended it."""
         self._loop = asyncio.get_running_loop()
         self._protocol: asyncio.Protocol | None = None
         self._lane: Lane | None = None
@@ -257,9 +260,15 @@ class ResumableTransport(asyncio.Transport):
             self._inbox.clear()
             if self._protocol is not None:
                 self._loop.call_soon(self._protocol.connection_lost, error)
+            self.on_over(error)
         self._settle()
 
     # Lanes.
+
+    @property
+    def carried(self) -> tuple[int, int]:
+        """Bytes that came and that were sent, each byte once."""
+        return self.core.carried
 
     @property
     def attached(self) -> bool:

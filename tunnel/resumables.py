@@ -84,7 +84,7 @@ class Resumables:
 
         Its transport may have been connected long ago: `connection_made` and bytes already read
         (`data_received`) are then called by whoever had it. For a new stream `make` gives the protocol that
-        serves it, None refuses it; `transport.reset(reason)` in its `connection_made` says why.
+        serves it, None or a `StreamReset` that says why refuses it.
         """
         return Lane(_Arrival(self, stream, run, make))
 

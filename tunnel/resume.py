@@ -309,6 +309,11 @@ class Resume:
         return len(self._partial)
 
     @property
+    def carried(self) -> tuple[int, int]:
+        """Bytes of the stream that came and that were sent, each byte once."""
+        return self._received - self._ended, min(self._sent, self._written)
+
+    @property
     def acked(self) -> int:
         """How much the peer's reader has consumed, the end counted as one."""
         return self._acked

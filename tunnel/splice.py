@@ -10,6 +10,7 @@ class Leg(asyncio.Protocol):
     def __init__(self) -> None:
         self.other: Leg | None = None
         self.transport: asyncio.Transport | None = None
+        self.ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -21,8 +22,14 @@ class Leg(asyncio.Protocol):
             self.other.transport.write(data)
 
     def eof_received(self) -> bool:
-        """Pass the half-close on and keep the other direction open."""
-        if self.other is not None and self.other.transport is not None and self.other.transport.can_write_eof():
+        """Pass the half-close on and keep the other direction open, unless that one has ended before."""
+        self.ended = True
+        if self.other is None or self.other.transport is None:
+            return True
+        if self.other.ended:
+            self.other.transport.close()
+            return False
+        if self.other.transport.can_write_eof():
             self.other.transport.write_eof()
         return True
 

@@ -32,6 +32,10 @@ class StreamTransport(asyncio.Transport):
     ) -> None:
         super().__init__({"peername": (peer, stream)})
         self.stream = stream
+        self.on_over: Callable[[Exception | None], None] = ignore
+        """Called once when the stream is over, with the error that ended it."""
+        self.carried = (0, 0)
+        """Bytes that came and that were written."""
         self._mux = mux
         self._changed = changed
         self._rtt = rtt
@@ -112,6 +116,7 @@ class StreamTransport(asyncio.Transport):
         if self.is_closing() or not data:
             return
         self._mux.write(self.stream, bytes(data))
+        self.carried = self.carried[0], self.carried[1] + len(data)
         choked = not self._choked and self._mux.pending(self.stream) > self._high
         self._choked = self._choked or choked
         self._changed(self)
@@ -155,6 +160,7 @@ class StreamTransport(asyncio.Transport):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came from the peer."""
+        self.carried = self.carried[0] + len(data), self.carried[1]
         if self.is_closing():
             self._mux.reset(self.stream, "closed")
             self.lose(None)
@@ -203,6 +209,7 @@ class StreamTransport(asyncio.Transport):
             self._over = self._closing = True
             self._inbox.clear()
             self._loop.call_soon(self.get_protocol().connection_lost, error)
+            self.on_over(error)
         if self.gone:
             self.forget()
         self._changed(self)
@@ -251,3 +258,7 @@ class StreamTransport(asyncio.Transport):
             return
         self._mux.reset(self.stream, "closed")
         self.lose(None)
+
+
+def ignore(error: Exception | None) -> None:
+    """Do nothing about the end of a stream."""

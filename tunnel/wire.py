@@ -6,7 +6,7 @@ is a msgpack map tagged by `t`; unknown fields are ignored, so that a newer peer
 Protocol history (a peer speaks N and N-1):
 - 1 (2026-11-21): first.
 - 2 (2026-11-21): `Checkpoint`, answered by `NoCheckpoint` or by the run's end; `RunReport.asked`.
-- 3 (2026-11-21): data lanes (`Dial`), grants, streams that resume, `exec`.
+- 3 (2026-11-21): data lanes (`Dial`), grants, streams that resume, `exec`, `echo`, meshes, relays.
 """
 
 from typing import TypeAlias, TypeVar
@@ -21,16 +21,42 @@ DIALS = 3
 """The first protocol whose agents may be sent `Dial`."""
 EXECS = 3
 """The first protocol whose agents understand `OpenStream.exec`: an older one refuses such a stream."""
+ECHOES = 3
+"""The first protocol whose agents understand `OpenStream.echo`."""
+RELAYS = 3
+"""The first protocol whose agents may be sent `Relays`."""
 GRANTS = 3
 """The first protocol whose agents check `OpenStream.grant`, and serve no stream without a good one."""
+DIRECT = 3
+"""The first protocol whose control planes understand `Inside`."""
+TRUSTS = 3
+"""The first protocol whose agents may be sent `Trust`, and say what they have `Kept`."""
+MESHES = 3
+"""The first protocol whose control planes understand `MeshStatus`."""
 ALPN_CONTROL = "atoll-ctl/1"
 """Agents' connection: the client certificate is required."""
 ALPN_DATA = "atoll-data/1"
 """An agent's further connections, for one stream each: no client certificate, a one-use token comes first."""
+ALPN_RELAY = "atoll-relay/1"
+"""An agent's link to a relay's process: the client certificate is required."""
+ALPN_UPLINK = "atoll-uplink/1"
+"""A relay's link to its control plane: the client certificate is required."""
+ALPN_USER = "atoll-user/1"
+"""Users' connections, for one stream each: no client certificate, a sealed grant comes first."""
+ALPN_INNER = "atoll-inner/1"
+"""TLS inside a stream, between its two ends."""
 ALPN_JOIN = "atoll-join/1"
 """HTTP/1.1 under the installation's own CA, for a machine that has no certificate yet."""
 CONTROL_NAME = "control.atoll.internal"
 """Name in the control plane's certificate that agents check, whatever address they dial."""
+RELAY_NAME = "relay.atoll.internal"
+"""Name in every relay's certificate. Who asks for it means the relay itself; all else passes it by."""
+
+AGENT_NAMES = ".agent.atoll.internal"
+"""An agent's certificate names `<its id>` and this: users who reach it directly ask for that."""
+
+PADDING = bytes(2000)
+"""Makes a message longer than any packet of 1500 bytes."""
 
 PING_EVERY_S = 1.5
 """Each end sends an app ping this often."""
@@ -65,7 +91,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
 class Hello(Message, frozen=True, tag="hello"):
     """Agent, first message: who it is and everything it runs or has not yet been told may be forgotten (I13).
 
-    `boot` tells two processes of one agent apart. `capacity` is what the probes found.
+    `boot` tells two processes of one agent apart. `capacity` is what the probes found. With its `padding` it does not
+    fit into one packet, as the answer does not: who is welcomed knows that the path carries large ones both ways.
     """
 
     protocol: int
@@ -74,6 +101,7 @@ class Hello(Message, frozen=True, tag="hello"):
     capacity: Slots
     facts: dict[str, str]
     runs: list[RunReport]
+    padding: bytes = b""
 
 
 class Welcome(Message, frozen=True, tag="welcome"):
@@ -82,7 +110,8 @@ class Welcome(Message, frozen=True, tag="welcome"):
     `kill` lists runs the agent must end (they are not its own any more); `forget` those whose end is
     stored, so their journal and logs may go. `lease_s` is how long an idle launched machine outlives a
     control plane that it cannot reach (0: for ever), `max_life_s` the hard cap since boot (0: none).
-    By `grant_key` and the control plane's time, `now`, the agent checks the grants of streams.
+    By `grant_key` and the control plane's time, `now`, the agent checks the grants of streams. `relays` are the URLs
+    of the relays that serve: it keeps links to two of them. Its `padding` is as the greeting's.
     """
 
     protocol: int
@@ -93,6 +122,8 @@ class Welcome(Message, frozen=True, tag="welcome"):
     max_life_s: float = 0.0
     grant_key: bytes = b""
     now: float = 0.0
+    relays: list[str] = []
+    padding: bytes = b""
 
 
 class Start(Message, frozen=True, tag="start"):
@@ -194,9 +225,31 @@ class Renew(Message, frozen=True, tag="renew"):
 
 
 class Certificate(Message, frozen=True, tag="certificate"):
-    """Control: the new certificate, PEM."""
+    """Control: the new certificate, PEM, and its generation; answered by `Kept`."""
 
     certificate: str
+    generation: int = 0
+
+
+class Trust(Message, frozen=True, tag="trust"):
+    """Control: trust these CAs (PEM) from now on, and no others; answered by `Kept`.
+
+    With `renew_s` a new certificate is to be asked for, too, at a random time within as many seconds.
+    Sent to agents of protocol `TRUSTS` or newer only.
+    """
+
+    ca: str
+    renew_s: float | None = None
+
+
+class Kept(Message, frozen=True, tag="kept"):
+    """Agent, after `Welcome`, `Trust` and `Certificate`: what is on its disk now, for good.
+
+    `authorities` are the CAs that it trusts (SHA-256 in hex), `generation` is that of a certificate just kept.
+    """
+
+    authorities: list[str]
+    generation: int = 0
 
 
 class Leave(Message, frozen=True, tag="leave"):
@@ -215,8 +268,153 @@ class Dial(Message, frozen=True, tag="dial"):
     tokens: list[bytes]
 
 
+class Relays(Message, frozen=True, tag="relays"):
+    """Control: the URLs of the relays that serve from now on, in place of those of `Welcome`."""
+
+    relays: list[str]
+
+
+class RelayLinks(Message, frozen=True, tag="relaylinks"):
+    """Agent: the URLs of the relays that it is linked to now."""
+
+    relays: list[str]
+
+
+class Attach(Message, frozen=True, tag="attach"):
+    """Agent to a relay, first message: `boot` names its process, its certificate says who it is."""
+
+    protocol: int
+    version: str
+    boot: str
+
+
+class Attached(Message, frozen=True, tag="attached"):
+    """Relay, in answer: streams may come over this link, and `Dial`s."""
+
+    protocol: int
+
+
+class Serving(Message, frozen=True, tag="serving"):
+    """Relay to its control plane, first message and every few seconds: how it is.
+
+    `boot` names its process. `agents` are linked to it; `streams` run over it; bytes are those since its start.
+    `passing` are the connections that it only passes on to the control plane. `tokens` name the credentials of the
+    users inside; None: as last told on this link.
+    """
+
+    protocol: int
+    version: str
+    boot: str
+    draining: bool = False
+    agents: int = 0
+    streams: int = 0
+    passing: int = 0
+    received: int = 0
+    sent: int = 0
+    tokens: list[str] | None = None
+
+
+class RelayTerms(Message, frozen=True, tag="relayterms"):
+    """Control to a relay, in answer to its first `Serving`: by what it serves from here on, also without us.
+
+    By `grant_key` and the control plane's time, `now`, it checks the grants of streams. Agents in `refused` are no
+    members any more. `ca` are the certificates (PEM) of who vouches for agents and for us.
+    """
+
+    protocol: int
+    grant_key: bytes
+    now: float
+    refused: list[str]
+    ca: str = ""
+
+
+class Expel(Message, frozen=True, tag="expel"):
+    """Control to a relay: this agent is no member any more. Its link and streams end now; it is refused from now on."""
+
+    agent: str
+    reason: str
+
+
+class Inside(Message, frozen=True, tag="inside"):
+    """Agent with a door of its own, after each `Welcome`: by which credentials of users (ids) those inside came in."""
+
+    tokens: list[str]
+
+
+class Evict(Message, frozen=True, tag="evict"):
+    """Control to a relay, or to an agent with a door of its own: these credentials of users count no more.
+
+    Their bearers' connections end now.
+    """
+
+    tokens: list[str]
+
+
+class Drain(Message, frozen=True, tag="drain"):
+    """Control to a relay: take nothing new, let go of everything, and end after `deadline_s` seconds at the latest."""
+
+    deadline_s: float
+
+
+class MeshPeer(msgspec.Struct, frozen=True, kw_only=True):
+    """The gateway of another site: its public `keys` (the present one, then one that may follow) and UDP `endpoint`.
+
+    `endpoint` is "" where nobody knows one: then that gateway begins. `allowed` is what lies behind it.
+    """
+
+    site: str
+    keys: list[str]
+    endpoint: str = ""
+    allowed: list[str] = []
+
+
+class MeshWanted(Message, frozen=True, tag="mesh"):
+    """Control: the whole WireGuard interface of this gateway; without `addresses` there is to be none.
+
+    `subnets` are the site's own that peers may reach through it. `renew` asks for a next key pair, `switch` names the
+    next public key once every peer knows it: it becomes the present one now. `serial` rises with each message.
+    Sent only to agents that have sent `MeshStatus`.
+    """
+
+    serial: int = 0
+    addresses: list[str] = []
+    subnets: list[str] = []
+    peers: list[MeshPeer] = []
+    renew: bool = False
+    switch: str = ""
+
+
+class MeshPeerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A peer as WireGuard sees it: seconds since its last handshake (-1: none yet), bytes, where it was last seen."""
+
+    key: str
+    seen_s: float = -1.0
+    received: int = 0
+    sent: int = 0
+    endpoint: str = ""
+
+
+class MeshStatus(Message, frozen=True, tag="meshstatus"):
+    """Agent whose owner permits a mesh: what its owner gave, and how its WireGuard interface is.
+
+    `unable` says why it cannot be a gateway, `error` what of the wanted could not be done. `endpoint` and `subnets`
+    are the owner's, `port` is where it listens for UDP, `key` and `next` are public; `key` is "" without an interface.
+    `serial` is of the `MeshWanted` that was carried out, or tried, last.
+    """
+
+    serial: int = 0
+    unable: str = ""
+    error: str = ""
+    endpoint: str = ""
+    subnets: list[str] = []
+    port: int = 0
+    key: str = ""
+    next: str = ""
+    peers: list[MeshPeerStatus] = []
+
+
 class Refuse(Message, frozen=True, tag="refuse"):
-    """Control, then it closes: why this agent may not register. `final`: trying again is of no use."""
+    """Control or a relay, then it closes: why this peer may not register. `final`: trying again is of no use."""
 
     code: str
     message: str
@@ -228,22 +426,69 @@ class OpenStream(msgspec.Struct, frozen=True, kw_only=True):
     """Payload of a stream's OPEN frame, control to agent: connect to a port of a run.
 
     The agent resolves it: `app` by name, else `port`, which a process of that very run must listen on.
+    With `echo` it is no run's: the agent sends back what comes (`tunnel.echo`), so that round trips can be measured.
     With `exec` it is no port: a program runs beside the run, and the bytes are frames of `tunnel.exec`.
     With `resume` the bytes are frames of `tunnel.resume`, of the stream of that id: it goes on if this way is lost.
-    `grant` is a sealed `tunnel.grant.Grant` of just this.
+    `grant` is a sealed `tunnel.grant.Grant` of just this. With `client`, a certificate (DER) of the user's own, the
+    bytes are TLS from that user's end to the agent (`tunnel.innertls`).
     """
 
     run: str
     app: str = ""
     port: int = 0
     exec: bool = False
+    echo: bool = False
     resume: bytes = b""
     grant: bytes = b""
+    client: bytes = b""
 
 
-FromAgent: TypeAlias = Hello | Report | NoCheckpoint | Log | CordonAck | Notice | Renew | Leave
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A door's answer to a user's `OpenStream`: the stream's lane and `why` that one, or an error's code and text."""
+
+    lane: str = ""
+    why: str = ""
+    code: str = ""
+    message: str = ""
+    hint: str = ""
+
+
+FromAgent: TypeAlias = (
+    Hello
+    | Report
+    | NoCheckpoint
+    | Log
+    | CordonAck
+    | Notice
+    | Renew
+    | Kept
+    | Leave
+    | RelayLinks
+    | Attach
+    | Serving
+    | MeshStatus
+    | Inside
+)
 FromControl: TypeAlias = (
-    Welcome | Start | Stop | Checkpoint | Forget | LogAck | Cordon | Certificate | Leave | Dial | Refuse
+    Welcome
+    | Start
+    | Stop
+    | Checkpoint
+    | Forget
+    | LogAck
+    | Cordon
+    | Certificate
+    | Trust
+    | Leave
+    | Dial
+    | Refuse
+    | Relays
+    | Attached
+    | RelayTerms
+    | Expel
+    | Evict
+    | Drain
+    | MeshWanted
 )
 
 Decoded = TypeVar("Decoded")
@@ -252,13 +497,14 @@ _encoder = msgspec.msgpack.Encoder()
 _from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAgent)
 _from_control: msgspec.msgpack.Decoder[FromControl] = msgspec.msgpack.Decoder(FromControl)
 _open: msgspec.msgpack.Decoder[OpenStream] = msgspec.msgpack.Decoder(OpenStream)
+_answer: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
 
 class ProtocolError(Exception):
     """The peer sent what the protocol does not allow; its link is closed."""
 
 
-def encode(message: Message | OpenStream) -> bytes:
+def encode(message: Message | OpenStream | Answer) -> bytes:
     """Return a message as msgpack."""
     return _encoder.encode(message)
 
@@ -276,6 +522,11 @@ def decode_from_control(data: bytes) -> FromControl:
 def decode_open(data: bytes) -> OpenStream:
     """Return the payload of an OPEN frame; raise `ProtocolError` when it is none."""
     return _decode(_open, data)
+
+
+def decode_answer(data: bytes) -> Answer:
+    """Return a door's answer; raise `ProtocolError` when it is none."""
+    return _decode(_answer, data)
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[Decoded], data: bytes) -> Decoded:

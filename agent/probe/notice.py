@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent.run import Notices
+from agent.ports import Notices
 
 DEFAULT_S = 30.0
 

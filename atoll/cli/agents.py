@@ -38,6 +38,7 @@ def agent(parser: Parser) -> Run:
     )
     join.add_argument("--name", default="", help="its name (default: $ATOLL_JOIN_NAME, else the host's)")
     join.add_argument("--home", type=Path, help="where it keeps its state (default $ATOLL_HOME/agent)")
+    join.add_argument("--direct", default="", metavar="HOST:PORT", help="where users may reach it without a relay")
     join.add_argument("--foreground", action="store_true", help="stay in the foreground")
     join.add_argument("--no-start", action="store_true", help="join only; start it with `run`")
     leave = add("leave", _here("leave"), "undo a join", "atoll agent leave")
@@ -45,11 +46,23 @@ def agent(parser: Parser) -> Run:
     run = add("run", _here("run"), "run a joined agent in the foreground", "atoll agent run")
     run.add_argument("--home", type=Path, help="where it keeps its state (default $ATOLL_HOME/agent)")
     run.add_argument("--pid-file", type=Path, help=argparse.SUPPRESS)
+    direct = add("direct", _here("direct"), "permit that users reach this machine without a relay", DIRECT)
+    direct.add_argument("address", nargs="?", default="", metavar="HOST:PORT", help="where it listens, in the LAN")
+    direct.add_argument("--off", action="store_true", help="forbid it again")
+    direct.add_argument("--home", type=Path, help="where it keeps its state (default $ATOLL_HOME/agent)")
+    mesh = add("mesh", _here("mesh"), "permit that this machine is its site's gateway in meshes", MESH)
+    mesh.add_argument("--endpoint", default="", metavar="HOST:PORT", help="where others reach it by UDP, if they can")
+    mesh.add_argument("--port", type=int, default=0, help="where it listens for UDP (default: the endpoint's, or any)")
+    mesh.add_argument("--subnet", action="append", metavar="CIDR", help="of this site, that others may reach; repeat")
+    mesh.add_argument("--off", action="store_true", help="forbid it again")
+    mesh.add_argument("--home", type=Path, help="where it keeps its state (default $ATOLL_HOME/agent)")
     _bootstrap_flags(add("bootstrap", _bootstrap, "join many machines over SSH", BOOTSTRAP))
     return run_verb
 
 
+DIRECT = "atoll agent direct 192.168.1.20:7443"
 DEADLINE = "after this long, sessions that can take a checkpoint and are not protected are moved (default: never)"
+MESH = "atoll agent mesh --endpoint site-a.example.com:51820"
 BOOTSTRAP = "atoll agent bootstrap --inventory hosts.yaml --parallel 32"
 
 

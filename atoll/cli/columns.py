@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from atoll import duration
 from atoll.cli.output import Columns, ago, money, size, slots
-from atoll.client.views import BudgetView, CostView, EventView
+from atoll.client.views import BudgetView, CostView, EventView, SessionView
 from atoll.host.system import SystemClock
 
 
@@ -15,6 +15,11 @@ def _age(moment: float | None) -> str:
 def _ran(session: object) -> str:
     started, ended = getattr(session, "started_at", None), getattr(session, "ended_at", None)
     return "-" if started is None else duration.rough((ended or SystemClock().now()) - started)
+
+
+def _handshake(ages: list[float | None]) -> str:
+    known = [age for age in ages if age is not None]
+    return f"{duration.rough(min(known))} ago" if known else "never"
 
 
 def clock_time(moment: float) -> str:
@@ -30,6 +35,13 @@ def date_time(moment: float | None) -> str:
 def event_name(event: EventView) -> str:
     """Return what an event is about, for people; an instance has no name, an event about one tells its group's."""
     return event.key if event.kind in ("instance", "plan") else event.name or event.key
+
+
+def shared(session: SessionView) -> str:
+    """Return a session's apps that are open to others, with to whom."""
+    apps = session.spec.get("apps", {})
+    rules = {name: rule.get("access", "") for name, rule in apps.items() if isinstance(rule, dict)}
+    return ",".join(f"{name}:{access}" for name, access in rules.items() if access)
 
 
 def bar(view: BudgetView, width: int = 20) -> str:
@@ -50,6 +62,7 @@ SESSIONS: Columns = {
     "RAN": _ran,
     "COST": lambda s: money(s.cost),
     "AGE": lambda s: _age(s.created_at),
+    "SHARED": shared,
 }
 AGENTS: Columns = {
     "NAME": lambda a: a.name,
@@ -76,6 +89,18 @@ INSTANCES: Columns = {
     "PRICE/H": lambda i: money(i.price),
     "COST": lambda i: money(i.cost),
     "AGE": lambda i: _age(i.created_at),
+}
+RELAYS: Columns = {
+    "NAME": lambda r: r.name,
+    "STATE": lambda r: r.state,
+    "LINK": lambda r: "up" if r.connected else "down",
+    "URL": lambda r: r.url,
+    "AGENTS": lambda r: str(r.agents),
+    "STREAMS": lambda r: str(r.streams),
+    "PASSING": lambda r: str(r.passing),
+    "RECEIVED": lambda r: size(r.received),
+    "SENT": lambda r: size(r.sent),
+    "SEEN": lambda r: "never" if r.seen_at is None else _age(r.seen_at),
 }
 SITES: Columns = {
     "NAME": lambda s: s.name,
@@ -140,6 +165,15 @@ BUDGETS: Columns = {
     "OF": lambda b: money(b.amount),
     "ENDS IN": lambda b: "never" if b.ends is None else duration.rough(max(0.0, b.ends - SystemClock().now())),
     "NOW": lambda b: b.stage,
+}
+MESHES: Columns = {
+    "SITES": lambda m: " - ".join(end.site for end in m.ends),
+    "STATE": lambda m: m.state,
+    "GATEWAYS": lambda m: " - ".join(end.agent_name or "?" for end in m.ends),
+    "ADDRESSES": lambda m: " - ".join(end.addresses[-1] for end in m.ends),
+    "ENDPOINTS": lambda m: " - ".join(end.endpoint or "?" for end in m.ends),
+    "HANDSHAKE": lambda m: _handshake([end.handshake_s for end in m.ends]),
+    "BYTES": lambda m: " - ".join(size(end.sent) for end in m.ends),
 }
 SHAPES: Columns = {
     "SHAPE": lambda o: o.target,

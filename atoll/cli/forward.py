@@ -1,17 +1,28 @@
-"""`atoll forward`: ports of a session on this machine's loopback, each connection a WebSocket of its own."""
+"""`atoll forward`: ports of a session on this machine's loopback, over streams that outlive what carries them."""
 
 import argparse
 import asyncio
+import os
 import signal
+from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 from atoll.cli.output import note
 from atoll.cli.parser import Parser, Run
+from atoll.cli.server import server_module
 from atoll.client.asynchronous import AsyncClient
-from atoll.errors import AtollError, Conflict, Invalid, Refused
+from atoll.errors import AtollError, Conflict, Invalid, NotFound, Refused
+from atoll.host.system import SystemChance
 from atoll.states import SessionState
 
+if TYPE_CHECKING:
+    from tunnel.forward import Forwarding
+
 CHUNK = 64 * 1024
+
+Serve: TypeAlias = Callable[[int, int], Awaitable[asyncio.Server]]
+"""Listens on a local port for a remote one. Raises `OSError`."""
 
 
 def forward(parser: Parser) -> Run:
@@ -19,8 +30,10 @@ def forward(parser: Parser) -> Run:
     parser.add_argument("session", help="id or name")
     parser.add_argument("port", nargs="+", metavar="LOCAL:REMOTE", help="8080:80, or 80 for both; may be repeated")
     parser.add_argument("--rank", type=int, default=0, help="member of a gang (default 0)")
+    parser.add_argument("--blind", action="store_true", help="encrypt from here to the agent: no relay can read it")
+    parser.add_argument("-v", action="store_true", help="tell which way each connection takes, and when it is resumed")
     parser.add_argument("--project", help=argparse.SUPPRESS)
-    return lambda args: asyncio.run(_forward(args))
+    return _run
 
 
 def parse_ports(word: str) -> tuple[int, int]:
@@ -32,25 +45,63 @@ def parse_ports(word: str) -> tuple[int, int]:
     return int(local), int(remote)
 
 
-async def _forward(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     ports = [parse_ports(word) for word in args.port]
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_forward(args, ports))
+
+
+async def _forward(args: argparse.Namespace, ports: list[tuple[int, int]]) -> int:
     done = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, done.set)
-    async with AsyncClient(project=args.project or "") as client:
+    async with AsyncClient(project=args.project or "", timeout=10.0) as client:
         session = await client.session(args.session)
         if session.state != SessionState.RUNNING:
             raise Conflict(f"{session.name} is {session.state}: it has no ports now", hint=session.message)
-        servers = [await _listen(client, session.id, local, remote, args.rank) for local, remote in ports]
+        forwarding = _forwarding(client, session.id, args)
+        serve = await _way(forwarding, ports[0][1], partial(carry, client, session.id, args.rank))
+        servers = [await _listen(serve, local, remote) for local, remote in ports]
         await done.wait()
         for server in servers:
             server.close()
+        await forwarding.close()
     return 0
 
 
-async def _listen(client: AsyncClient, session: str, local: int, remote: int, rank: int) -> asyncio.Server:
+def _forwarding(client: AsyncClient, session: str, args: argparse.Namespace) -> "Forwarding":
+    made: Forwarding = server_module("tunnel.forward").Forwarding(
+        lambda port, stream, own: client.stream(session, port, rank=args.rank, resume=stream.hex(), client=own.hex()),
+        (client.address.host, client.address.port),
+        os.environ,
+        SystemChance(),
+        note,
+        verbose=args.v,
+        blind=args.blind,
+    )
+    return made
+
+
+async def _way(
+    forwarding: "Forwarding",
+    port: int,
+    by_websocket: Callable[[int, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> Serve:
+    """Return how to listen: for streams that resume or, where there is no door for those, for WebSockets."""
     try:
-        server = await asyncio.start_server(partial(carry, client, session, remote, rank), "127.0.0.1", local)
+        await forwarding.reach(port)
+    except (OSError, Conflict, Invalid, NotFound) as error:
+        note(f"through a WebSocket: a connection ends when its way breaks ({str(error) or 'no answer in time'})")
+        return lambda local, remote: asyncio.start_server(partial(by_websocket, remote), "127.0.0.1", local)
+    loop = asyncio.get_running_loop()
+    return lambda local, remote: loop.create_server(lambda: forwarding.accept(remote), "127.0.0.1", local)
+
+
+async def _listen(serve: Serve, local: int, remote: int) -> asyncio.Server:
+    try:
+        server = await serve(local, remote)
     except OSError as error:
         raise Refused(
             f"cannot listen on 127.0.0.1:{local}: {(error.strerror or str(error)).lower()}",
@@ -64,8 +115,8 @@ async def _listen(client: AsyncClient, session: str, local: int, remote: int, ra
 async def carry(
     client: AsyncClient,
     session: str,
-    port: int,
     rank: int,
+    port: int,
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
 ) -> None:

@@ -1,7 +1,6 @@
 """`atoll login URL`: keep on this machine how to reach a control plane, once it has been seen to work."""
 
 import argparse
-import hashlib
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from atoll.client import profile
 from atoll.client.address import Address
 from atoll.client.synchronous import Client
 from atoll.errors import Invalid, Unauthorized
+from atoll.host.pem import blocks, pins
 
 
 def login(parser: Parser) -> Run:
@@ -48,21 +48,20 @@ def fetch_ca(url: str, pin: str) -> str:
 
     The fetch itself trusts nobody: only the pin decides.
     """
-    import ssl
-
     wanted = pin.lower().replace(":", "").removeprefix("sha256/")
     if len(wanted) != 64 or not all(c in "0123456789abcdef" for c in wanted):
         raise Invalid("the pin is not a SHA-256 in hex", hint="`atoll up` prints it")
-    pem = Client(url, "-", unverified=True).authority()
+    shown = Client(url, "-", unverified=True).authority()
     try:
-        found = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
-    except ValueError as error:
+        found = dict(zip(pins(shown), blocks(shown), strict=True))
+    except Invalid as error:
         raise Unauthorized(f"{url} shows no CA certificate", hint="check the URL") from error
-    if found != wanted:
+    if wanted not in found:
         raise Unauthorized(
-            f"the CA of {url} has the SHA-256 {found}, not the pinned one", hint="somebody is in between, or a new CA"
+            f"the CA of {url} has the SHA-256 {next(iter(found))}, not the pinned one",
+            hint="somebody is in between, or a new CA",
         )
-    return pem
+    return found[wanted]
 
 
 def _ask() -> str:

@@ -9,8 +9,9 @@ from atoll import duration
 
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "blue": "34", "dim": "2", "bold": "1"}
 _STATES = {
-    "running": "green", "succeeded": "green", "joined": "green", "ready": "green",
+    "running": "green", "succeeded": "green", "joined": "green", "ready": "green", "up": "green",
     "queued": "yellow", "provisioning": "yellow", "starting": "yellow", "booting": "yellow", "draining": "yellow",
+    "pending": "yellow", "degraded": "yellow", "down": "red",
     "failed": "red", "lost": "red", "held": "red", "expired": "red", "interrupted": "red",
     "gone": "dim", "cancelled": "dim", "left": "dim",
 }  # fmt: skip

@@ -11,6 +11,8 @@ from atoll.cli.output import note, paint_error, show
 from atoll.cli.parser import Parser, Run
 from atoll.errors import Invalid
 
+_APP = "a port to reach by link, ACCESS owner, project or public; repeatable"
+
 
 def run(parser: Parser) -> Run:
     """Set up `atoll run`."""
@@ -22,7 +24,7 @@ def run(parser: Parser) -> Run:
     parser.add_argument("-i", "--stdin", action="store_true", help="give it this command's standard input")
     parser.add_argument("--env", action="append", metavar="K=V", help="environment; may be repeated")
     parser.add_argument("--workdir", help="folder on the agent to run in")
-    parser.add_argument("--app", action="append", metavar="NAME[=PORT]", help="a port to reach by link; repeatable")
+    parser.add_argument("--app", action="append", metavar="NAME[=PORT][:ACCESS]", help=_APP)
     parser.add_argument("--label", action="append", metavar="K=V", help="label; may be repeated")
     parser.add_argument("--project", help=argparse.SUPPRESS)
     specflags.add(parser)
@@ -70,11 +72,18 @@ def session_document(args: argparse.Namespace) -> dict[str, Any]:
     return document
 
 
-def _app(word: str) -> tuple[str, int]:
-    name, separator, port = word.partition("=")
+def _app(word: str) -> tuple[str, Any]:
+    """Read `NAME[=PORT][:ACCESS][:prefix]` as a document has it."""
+    before, *options = word.split(":")
+    name, separator, port = before.partition("=")
     if separator and not (port.isdecimal() and 0 < int(port) < 65536):
         raise Invalid(f"--app {word!r}: {port!r} is not a port", hint="write it like --app web=8080, or --app web")
-    return name, int(port or 0)
+    if not options:
+        return name, int(port or 0)
+    access = [option for option in options if option != "prefix"]
+    if len(access) > 1:
+        raise Invalid(f"--app {word!r} says twice who may open it", hint="write it like --app web=8080:project")
+    return name, {"port": int(port or 0), "access": "".join(access), "prefix": "prefix" in options}
 
 
 def _stdin() -> str:

@@ -3,6 +3,7 @@
 import argparse
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from atoll.cli.parser import Parser, Run
 from atoll.errors import Refused
@@ -26,9 +27,13 @@ def down(parser: Parser) -> Run:
 
 def server_side(module: str, name: str, args: argparse.Namespace) -> int:
     """Call a function of the server's part by name: this package never imports it otherwise."""
+    code: int = getattr(server_module(module), name)(args)
+    return code
+
+
+def server_module(module: str) -> ModuleType:
+    """Return a module of another floor by name; raise `Refused` where it is not installed."""
     try:
-        call = getattr(import_module(module), name)
+        return import_module(module)
     except ImportError as error:
         raise Refused(f"the server's part is not installed: {error}", hint="pip install atoll") from error
-    code: int = call(args)
-    return code

@@ -15,6 +15,7 @@ def site(parser: Parser) -> Run:
     create = add("create", _create, "create a site", "atoll site create hall --price 0.12 --label room=3")
     create.add_argument("name")
     create.add_argument("--price", type=float, metavar="PRICE", help="of an hour of a whole agent there, in units")
+    create.add_argument("--blind", action="store_true", help="its sessions are reached by encrypted streams alone")
     create.add_argument("--label", action="append", metavar="K=V", help="may be repeated")
     create.output()
     add("list", _list, "list sites", "atoll site list").output()
@@ -24,7 +25,12 @@ def site(parser: Parser) -> Run:
 
 
 def _create(args: argparse.Namespace) -> int:
-    document = {"name": args.name, "labels": specflags.pairs(args.label, "--label"), "price": args.price}
+    document = {
+        "name": args.name,
+        "labels": specflags.pairs(args.label, "--label"),
+        "price": args.price,
+        "blind": args.blind,
+    }
     view = client(args).create(read_site(document))
     if args.output == "table":
         print(f"site {args.name} created")

@@ -53,6 +53,7 @@ def add(parser: Parser) -> None:
     life.add_argument("--max-wait", metavar="TIME", help="give up when it has waited this long")
     life.add_argument("--retry-lost", action="store_true", help="start anew elsewhere when its agent falls silent")
     life.add_argument("--retries", type=int, metavar="N", help="how often to queue again when a machine goes (3)")
+    parser.add_argument("--blind", action="store_true", help="reached by `atoll forward` alone, encrypted end to end")
     parser.add_argument("--type", metavar="TYPE", help="batch, interactive or service (default batch)")
     parser.add_argument("--priority", type=int, metavar="N", help="-1000 to 1000 (default 0); higher goes first")
 
@@ -65,8 +66,9 @@ def document(args: argparse.Namespace, command: Sequence[str] | None = None) -> 
     for key in ("nodes", "type", "priority"):
         if (value := getattr(args, key)) is not None:
             doc[key] = value
-    if args.preemptible:
-        doc["preemptible"] = True
+    for flag in ("preemptible", "blind"):
+        if getattr(args, flag):
+            doc[flag] = True
     if args.checkpoint or args.checkpoint_signal:
         _into(doc, "checkpoint", signal=args.checkpoint_signal)
         doc.setdefault("checkpoint", True)

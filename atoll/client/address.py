@@ -9,6 +9,8 @@ from atoll.errors import AtollError, Invalid, Unavailable
 if TYPE_CHECKING:
     import ssl
 
+CA_HEADER = "Atoll-CA"
+"""While the CA is rotated, answers name the new one in this header (SHA-256 in hex)."""
 CONTROL_NAME = "control.atoll.internal"
 """Name in every certificate of an installation's own CA (as `tunnel.wire` has it), whatever address is dialled."""
 

@@ -10,12 +10,16 @@ import msgspec
 
 from atoll import __version__
 from atoll.budget import Budget
-from atoll.client import calls, profile
+from atoll.client import calls, mesh, profile
 from atoll.client.address import CONTROL_NAME, Address, tls_context, unreachable
 from atoll.client.calls import Call, Document, Noun, NounView, Page
+from atoll.client.linkviews import LinkView, PingView, StreamRecordView
+from atoll.client.mesh import MeshView
+from atoll.client.relayviews import RelayView
 from atoll.client.stream import PAUSE_MAX_S, PAUSE_S, SILENCE_S, EventDecoder, Follow, Followed, ServerEvent, Watch
 from atoll.client.views import (
     AgentView,
+    AuthorityView,
     BudgetView,
     DecisionView,
     EventView,
@@ -34,6 +38,7 @@ from atoll.client.views import (
     SshCertificateView,
     StatusView,
     StepView,
+    StreamPermitView,
     SweepFinding,
     TokenView,
     UsageView,
@@ -169,6 +174,10 @@ class AsyncClient:
         """Return a URL of a session's app, with a short-lived grant."""
         return (await self.call(calls.app_link(self.project, ref, app))).url
 
+    async def share(self, ref: str, app: str, access: str) -> SessionView:
+        """Let the owner alone, the project's members or the public into a session's app."""
+        return await self.call(calls.share(self.project, ref, app, access))
+
     async def login_link(self) -> str:
         """Return a URL that logs a browser in to the page, good for a few minutes."""
         return (await self.call(calls.login_link())).url
@@ -176,6 +185,15 @@ class AsyncClient:
     async def ssh_certificate(self, key: str) -> SshCertificateView:
         """Return a short-lived certificate for a public key, which opens the SSH door of this user's sessions."""
         return await self.call(calls.ssh_certificate(key))
+
+    async def stream(
+        self, ref: str, port: int, *, rank: int = 0, resume: str = "", client: str = ""
+    ) -> StreamPermitView:
+        """Return a permit for a stream to a port of a session, to be shown at the door of a relay.
+
+        `resume` (hex) is the id of a stream that goes on, `client` the SHA-256 of the certificate of a blind one.
+        """
+        return await self.call(calls.stream(self.project, ref, port, rank, resume, client))
 
     async def offers(self, spec: SessionSpec | Document) -> DecisionView:
         """Return the ranked ways to run a session now, without running it."""
@@ -207,9 +225,42 @@ class AsyncClient:
         """Make an agent's certificate worth nothing and end its link with all streams; its sessions are lost."""
         return await self.call(calls.agent(ref, "revoke"))
 
+    async def links(self, *, site: str = "", group: str = "") -> list[LinkView]:
+        """Return how agents' links stand, of one site or group where that is given."""
+        return (await self.call(calls.links(site, group))).items
+
+    async def ping(self, ref: str, *, count: int = 5) -> PingView:
+        """Ping an agent `count` times over its link and over a stream on each lane."""
+        return await self.call(calls.ping(ref, count))
+
+    async def streams(self, ref: str = "", *, user: str = "") -> AsyncIterator[StreamRecordView]:
+        """Yield the records of a session's streams, newest first; without one those of all sessions (or one `user`)."""
+        after = ""
+        while True:
+            page = await self.call(calls.streams(self.project, ref, user, after))
+            for each in page.items:
+                yield each
+            after = page.next
+            if not after:
+                return
+
     async def why_agent(self, ref: str) -> WhyView:
         """Return why an agent is as it is."""
         return await self.call(calls.why("agents", ref))
+
+    # Relays
+
+    async def relays(self) -> list[RelayView]:
+        """Return all relays, oldest first."""
+        return (await self.call(calls.objects("relays", Page[RelayView]))).items
+
+    async def create_relay(self, name: str, url: str, *, ttl_s: float = 3600.0) -> RelayView:
+        """Create a relay that will be found at `url`; the token for its machine is in this answer only."""
+        return await self.call(calls.create_relay(name, url, ttl_s))
+
+    async def drain_relay(self, ref: str, *, deadline: float = 60.0) -> RelayView:
+        """Let a relay take nothing new, let go of what it carries, and end within `deadline` seconds."""
+        return await self.call(calls.drain_relay(ref, deadline))
 
     # Sites, groups, providers
 
@@ -254,7 +305,7 @@ class AsyncClient:
         return await self.call(calls.put(noun))
 
     async def delete(self, collection: str, name: str) -> None:
-        """Remove one of the `sites`, `groups`, `providers`, `policies` or `budgets`."""
+        """Remove one of the `sites`, `groups`, `providers`, `policies`, `budgets` or `relays`."""
         await self.call(calls.delete(collection, name))
 
     async def shapes(self, provider: str) -> list[ShapeView]:
@@ -348,6 +399,28 @@ class AsyncClient:
         """Create a budget, or make it as given."""
         return await self.call(calls.put_budget(budget))
 
+    # Meshes
+
+    async def meshes(self) -> list[MeshView]:
+        """Return how all meshes are."""
+        return (await self.call(calls.objects("meshes", Page[MeshView]))).items
+
+    async def mesh(self, site: str, other: str) -> MeshView:
+        """Return how the mesh of two sites is."""
+        return await self.call(mesh.one(site, other))
+
+    async def mesh_up(self, site: str, other: str, subnets: Mapping[str, Sequence[str]] | None = None) -> MeshView:
+        """Join two sites by WireGuard; `subnets` are the networks that each lets the other reach."""
+        return await self.call(mesh.up(site, other, subnets or {}))
+
+    async def mesh_rotate(self, site: str, other: str) -> MeshView:
+        """Change the keys of both gateways of a mesh."""
+        return await self.call(mesh.rotate(site, other))
+
+    async def mesh_down(self, site: str, other: str) -> None:
+        """Part two sites."""
+        await self.call(mesh.down(site, other))
+
     # Tokens, cost, the installation
 
     async def tokens(self) -> list[TokenView]:
@@ -389,6 +462,18 @@ class AsyncClient:
     async def status(self) -> StatusView:
         """Return the installation in one look."""
         return await self.call(calls.status())
+
+    async def standing_authority(self) -> AuthorityView:
+        """Return the CAs that are trusted, and the agents that have yet to move to the newest."""
+        return await self.call(calls.standing_authority())
+
+    async def rotate_authority(self) -> AuthorityView:
+        """Begin to sign with a new CA; the one before is trusted until `retire_authority`."""
+        return await self.call(calls.rotate_authority())
+
+    async def retire_authority(self, *, force: bool = False) -> AuthorityView:
+        """Trust the new CA alone; raise `Conflict` with the agents that this locks out, unless `force`."""
+        return await self.call(calls.retire_authority(force))
 
     async def authority(self) -> str:
         """Return the PEM of the installation's CA; needs no token."""

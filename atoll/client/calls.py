@@ -8,8 +8,11 @@ from urllib.parse import quote
 import msgspec
 
 from atoll.budget import Budget
+from atoll.client.linkviews import LinkView, PingView, StreamRecordView
+from atoll.client.relayviews import RelayView
 from atoll.client.views import (
     AgentView,
+    AuthorityView,
     BudgetView,
     DecisionView,
     EventView,
@@ -28,6 +31,7 @@ from atoll.client.views import (
     SshCertificateView,
     StatusView,
     StepView,
+    StreamPermitView,
     SweepFinding,
     TokenView,
     UsageView,
@@ -42,6 +46,8 @@ from atoll.session import SessionSpec
 from atoll.site import Site
 
 T = TypeVar("T")
+PING_S = 60.0
+"""Seconds that pings may take: more than the control plane gives them."""
 PRICES_S = 660.0
 """Seconds that reading a cloud's price list may take: a little more than the control plane waits for it."""
 Document = Mapping[str, Any]
@@ -185,6 +191,12 @@ def app_link(project: str, ref: str, app: str) -> Call[Link]:
     return Call(method="POST", path=_sessions(project, ref, f"/apps/{_q(app)}:link"), answer=Link)
 
 
+def share(project: str, ref: str, app: str, access: str) -> Call[SessionView]:
+    """Say whom an app lets in."""
+    path = _sessions(project, ref, f"/apps/{_q(app)}:share")
+    return Call(method="POST", path=path, answer=SessionView, body={"access": access})
+
+
 def login_link() -> Call[Link]:
     """Ask for a link that logs a browser in to the page."""
     return Call(method="POST", path="/v1/login:link", answer=Link)
@@ -198,6 +210,15 @@ def ssh_certificate(key: str) -> Call[SshCertificateView]:
 def logs_path(project: str, ref: str) -> str:
     """Return the path of a session's log stream."""
     return _sessions(project, ref, "/logs")
+
+
+def stream(project: str, ref: str, port: int, rank: int, resume: str, client: str) -> Call[StreamPermitView]:
+    """Ask for a permit for a stream to a port of a session; `resume` is the id of one that is to go on.
+
+    `client` is the SHA-256 of the certificate by which the user's end of a blind stream is known.
+    """
+    body = {"port": port, "rank": rank, "resume": resume, "client": client}
+    return Call(method="POST", path=_sessions(project, ref, "/streams"), answer=StreamPermitView, body=body)
 
 
 def forward_path(project: str, ref: str) -> str:
@@ -234,6 +255,35 @@ def cordon(ref: str, deadline: float | None) -> Call[AgentView]:
 def _due(deadline: float | None) -> dict[str, object]:
     """Return the part of a body that says it; an earlier release knows no such key."""
     return {} if deadline is None else {"deadline": deadline}
+
+
+def links(site: str, group: str) -> Call[Page[LinkView]]:
+    """Ask how agents' links stand."""
+    query = {key: value for key, value in {"site": site, "group": group}.items() if value}
+    return Call(method="GET", path="/v1/links", answer=Page[LinkView], query=query)
+
+
+def ping(ref: str, count: int) -> Call[PingView]:
+    """Ping an agent over each lane."""
+    return Call(method="POST", path=f"/v1/links/{_q(ref)}:ping", answer=PingView, body={"count": count}, takes_s=PING_S)
+
+
+def create_relay(name: str, url: str, ttl_s: float) -> Call[RelayView]:
+    """Create a relay; its token is in the answer."""
+    return Call(method="POST", path="/v1/relays", answer=RelayView, body={"name": name, "url": url, "ttl_s": ttl_s})
+
+
+def drain_relay(ref: str, deadline: float) -> Call[RelayView]:
+    """Let a relay take nothing new, and end within `deadline` seconds."""
+    return Call(method="POST", path=f"/v1/relays/{_q(ref)}:drain", answer=RelayView, body={"deadline": deadline})
+
+
+def streams(project: str, ref: str, user: str, after: str) -> Call[Page[StreamRecordView]]:
+    """Ask who reached a session or, without `ref`, what users (or one `user`) reached."""
+    path = _sessions(project, ref, "/streams") if ref else "/v1/audit/streams"
+    query = {"after": after, "limit": "200", "user": "" if ref else user}
+    query = {key: value for key, value in query.items() if value}
+    return Call(method="GET", path=path, answer=Page[StreamRecordView], query=query)
 
 
 def decisions(group: str, limit: int) -> Call[Page[StepView]]:
@@ -405,6 +455,21 @@ def events(since: int, limit: int) -> Call[Page[EventView]]:
 def status() -> Call[StatusView]:
     """Look at the installation."""
     return Call(method="GET", path="/v1/status", answer=StatusView)
+
+
+def standing_authority() -> Call[AuthorityView]:
+    """Look at the installation's CAs."""
+    return Call(method="GET", path="/v1/authority", answer=AuthorityView)
+
+
+def rotate_authority() -> Call[AuthorityView]:
+    """Begin to sign with a new CA."""
+    return Call(method="POST", path="/v1/authority:rotate", answer=AuthorityView)
+
+
+def retire_authority(force: bool) -> Call[AuthorityView]:
+    """Trust the new CA alone."""
+    return Call(method="POST", path="/v1/authority:retire", answer=AuthorityView, body={"force": force})
 
 
 def authority() -> Call[Certificate]:

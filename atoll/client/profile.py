@@ -53,6 +53,12 @@ def save(profile: Profile, where: Path | None = None) -> None:
     write_private(where or path(), json.dumps(asdict(profile), indent=2) + "\n")
 
 
+def trust(ca: str, where: Path | None = None) -> None:
+    """Replace the CAs (PEM) that the profile trusts, and nothing else of it; raise `Invalid` or `Refused`."""
+    place = where or path()
+    write_private(place, json.dumps({**_read(place), "ca": ca}, indent=2) + "\n")
+
+
 def _read(place: Path) -> dict[str, Any]:
     advice = f"remove {place} and use `atoll login URL` (or `atoll up`) again"
     try:

@@ -13,12 +13,16 @@ import msgspec
 
 from atoll import __version__
 from atoll.budget import Budget
-from atoll.client import calls, profile
-from atoll.client.address import CONTROL_NAME, Address, tls_context, unreachable
+from atoll.client import calls, mesh, profile
+from atoll.client.address import CA_HEADER, CONTROL_NAME, Address, tls_context, unreachable
 from atoll.client.calls import Call, Document, Noun, NounView, Page
+from atoll.client.linkviews import LinkView, PingView, StreamRecordView
+from atoll.client.mesh import MeshView
+from atoll.client.relayviews import RelayView
 from atoll.client.stream import PAUSE_MAX_S, PAUSE_S, SILENCE_S, EventDecoder, Follow, Followed, ServerEvent, Watch
 from atoll.client.views import (
     AgentView,
+    AuthorityView,
     BudgetView,
     DecisionView,
     EventView,
@@ -37,12 +41,14 @@ from atoll.client.views import (
     SshCertificateView,
     StatusView,
     StepView,
+    StreamPermitView,
     SweepFinding,
     TokenView,
     UsageView,
     WhyView,
 )
 from atoll.errors import AtollError, Unavailable
+from atoll.host.pem import pins
 from atoll.host.system import SystemChance, SystemClock
 from atoll.ids import new_id
 from atoll.policy import Policy
@@ -86,6 +92,8 @@ class Client:
         self._chance = SystemChance()
         self._reached = False
         self._unverified = unverified
+        self._kept = not url
+        self._learnt = False
 
     # Sessions
 
@@ -163,6 +171,10 @@ class Client:
         """Return a URL of a session's app, with a short-lived grant."""
         return self.call(calls.app_link(self.project, ref, app)).url
 
+    def share(self, ref: str, app: str, access: str) -> SessionView:
+        """Let the owner alone, the project's members or the public into a session's app."""
+        return self.call(calls.share(self.project, ref, app, access))
+
     def login_link(self) -> str:
         """Return a URL that logs a browser in to the page, good for a few minutes."""
         return self.call(calls.login_link()).url
@@ -170,6 +182,13 @@ class Client:
     def ssh_certificate(self, key: str) -> SshCertificateView:
         """Return a short-lived certificate for a public key, which opens the SSH door of this user's sessions."""
         return self.call(calls.ssh_certificate(key))
+
+    def stream(self, ref: str, port: int, *, rank: int = 0, resume: str = "", client: str = "") -> StreamPermitView:
+        """Return a permit for a stream to a port of a session, to be shown at the door of a relay.
+
+        `resume` (hex) is the id of a stream that goes on, `client` the SHA-256 of the certificate of a blind one.
+        """
+        return self.call(calls.stream(self.project, ref, port, rank, resume, client))
 
     def offers(self, spec: SessionSpec | Document) -> DecisionView:
         """Return the ranked ways to run a session now, without running it."""
@@ -201,9 +220,41 @@ class Client:
         """Make an agent's certificate worth nothing and end its link with all streams; its sessions are lost."""
         return self.call(calls.agent(ref, "revoke"))
 
+    def links(self, *, site: str = "", group: str = "") -> list[LinkView]:
+        """Return how agents' links stand, of one site or group where that is given."""
+        return self.call(calls.links(site, group)).items
+
+    def ping(self, ref: str, *, count: int = 5) -> PingView:
+        """Ping an agent `count` times over its link and over a stream on each lane."""
+        return self.call(calls.ping(ref, count))
+
+    def streams(self, ref: str = "", *, user: str = "") -> Iterator[StreamRecordView]:
+        """Yield the records of a session's streams, newest first; without one those of all sessions (or one `user`)."""
+        after = ""
+        while True:
+            page = self.call(calls.streams(self.project, ref, user, after))
+            yield from page.items
+            after = page.next
+            if not after:
+                return
+
     def why_agent(self, ref: str) -> WhyView:
         """Return why an agent is as it is."""
         return self.call(calls.why("agents", ref))
+
+    # Relays
+
+    def relays(self) -> list[RelayView]:
+        """Return all relays, oldest first."""
+        return self.call(calls.objects("relays", Page[RelayView])).items
+
+    def create_relay(self, name: str, url: str, *, ttl_s: float = 3600.0) -> RelayView:
+        """Create a relay that will be found at `url`; the token for its machine is in this answer only."""
+        return self.call(calls.create_relay(name, url, ttl_s))
+
+    def drain_relay(self, ref: str, *, deadline: float = 60.0) -> RelayView:
+        """Let a relay take nothing new, let go of what it carries, and end within `deadline` seconds."""
+        return self.call(calls.drain_relay(ref, deadline))
 
     # Sites, groups, providers
 
@@ -248,7 +299,7 @@ class Client:
         return self.call(calls.put(noun))
 
     def delete(self, collection: str, name: str) -> None:
-        """Remove one of the `sites`, `groups`, `providers`, `policies` or `budgets`."""
+        """Remove one of the `sites`, `groups`, `providers`, `policies`, `budgets` or `relays`."""
         self.call(calls.delete(collection, name))
 
     def shapes(self, provider: str) -> list[ShapeView]:
@@ -342,6 +393,28 @@ class Client:
         """Create a budget, or make it as given."""
         return self.call(calls.put_budget(budget))
 
+    # Meshes
+
+    def meshes(self) -> list[MeshView]:
+        """Return how all meshes are."""
+        return self.call(calls.objects("meshes", Page[MeshView])).items
+
+    def mesh(self, site: str, other: str) -> MeshView:
+        """Return how the mesh of two sites is."""
+        return self.call(mesh.one(site, other))
+
+    def mesh_up(self, site: str, other: str, subnets: Mapping[str, Sequence[str]] | None = None) -> MeshView:
+        """Join two sites by WireGuard; `subnets` are the networks that each lets the other reach."""
+        return self.call(mesh.up(site, other, subnets or {}))
+
+    def mesh_rotate(self, site: str, other: str) -> MeshView:
+        """Change the keys of both gateways of a mesh."""
+        return self.call(mesh.rotate(site, other))
+
+    def mesh_down(self, site: str, other: str) -> None:
+        """Part two sites."""
+        self.call(mesh.down(site, other))
+
     # Tokens, cost, the installation
 
     def tokens(self) -> list[TokenView]:
@@ -396,6 +469,18 @@ class Client:
             raise unreachable(self.address, error) from error
         except (TypeError, ValueError) as error:
             raise AtollError("the control plane's answer carries no date") from error
+
+    def standing_authority(self) -> AuthorityView:
+        """Return the CAs that are trusted, and the agents that have yet to move to the newest."""
+        return self.call(calls.standing_authority())
+
+    def rotate_authority(self) -> AuthorityView:
+        """Begin to sign with a new CA; the one before is trusted until `retire_authority`."""
+        return self.call(calls.rotate_authority())
+
+    def retire_authority(self, *, force: bool = False) -> AuthorityView:
+        """Trust the new CA alone; raise `Conflict` with the agents that this locks out, unless `force`."""
+        return self.call(calls.retire_authority(force))
 
     def authority(self) -> str:
         """Return the PEM of the installation's CA; needs no token."""
@@ -458,7 +543,20 @@ class Client:
             connection.request(call.method, path, body=body, headers={**headers, **call.headers})
             with connection.getresponse() as response:
                 self._reached = True
+                self._learn(response.getheader(CA_HEADER, ""))
                 yield response
+
+    def _learn(self, newest: str) -> None:
+        """Trust the CAs of now where an answer names a new one: the one before still vouches for who says so."""
+        if self._learnt or self._ca is None or self._unverified or not newest or newest in pins(self._ca):
+            return
+        self._learnt = True
+        with contextlib.suppress(AtollError):  # the call itself was answered well
+            told = self.authority()
+            if newest in pins(told):
+                self._ca = told
+                if self._kept:
+                    profile.trust(told)
 
     def _connect(self, timeout: float) -> http.client.HTTPConnection:
         if self.address.scheme == "http":

@@ -149,6 +149,7 @@ class SiteView(View):
     created_at: float
     upkeep: str = ""
     egress: float = 0.0
+    blind: bool = False
 
 
 class GroupView(View):
@@ -288,6 +289,29 @@ class ProviderView(View):
     prices: dict[str, Any] = {}
     orphans: str = "terminate"
     credentials_at: float | None = None
+
+
+class CaView(View):
+    """A certificate authority that is trusted, named by its SHA-256 in hex; one of them signs."""
+
+    sha256: str
+    since: float
+    until: float
+    signs: bool
+
+
+class BehindView(View):
+    """An agent that has yet to move to the new certificate authority, and what it lacks."""
+
+    agent: str
+    lacks: str
+
+
+class AuthorityView(View):
+    """The certificate authorities that are trusted, newest first, and the agents that have yet to move to it."""
+
+    authorities: list[CaView]
+    behind: list[BehindView]
 
 
 class TokenView(View):
@@ -499,6 +523,33 @@ class SshCertificateView(View):
     host_key: str
     user: str
     expires_at: float
+
+
+class WayView(View):
+    """Where a relay's door for users is, and the name in the certificate there."""
+
+    host: str
+    port: int
+    server_name: str
+
+
+class StreamPermitView(View):
+    """`/v1/projects/{project}/sessions/{ref}/streams`: permission for one stream, by any of these `ways`.
+
+    `grant` (Base64) is shown at the door, for the stream of the id `resume` (hex) to this `run` on this `agent`;
+    `ca` (PEM) signs the doors' certificates. It is good for `valid_s` seconds from when it was asked for.
+    """
+
+    agent: str
+    run: str
+    app: str
+    port: int
+    resume: str
+    grant: str
+    expires_at: float
+    valid_s: float
+    ways: list[WayView]
+    ca: str
 
 
 class StatusView(View):

@@ -45,10 +45,10 @@ def dump_provider(provider: Provider) -> dict[str, Any]:
 
 
 def site(document: Mapping[str, Any]) -> Site:
-    """Return the site of a document: `name` (required), `labels`, `price` (of an hour of a whole agent), `egress`.
+    """Return the site of a document: `name` (required), `labels`, `price`, `egress`, `blind`.
 
-    `price` is units an hour, or what they follow from: see `atoll.pricing.site_price`; `egress` is units a GiB that
-    leaves the site.
+    `price` is units an hour of a whole agent, or what they follow from: see `atoll.pricing.site_price`; `egress` is
+    units a GiB that leaves the site.
     """
     doc = Fields(document, "site", "kind")
     price, upkeep = site_price(doc)
@@ -58,6 +58,7 @@ def site(document: Mapping[str, Any]) -> Site:
         price=price,
         upkeep=upkeep,
         egress=doc.money("egress", 0) or 0,
+        blind=bool(doc.flag("blind", False)),
     )
     doc.done()
     return result
@@ -72,6 +73,7 @@ def dump_site(site: Site) -> dict[str, Any]:
                 "labels": dict(site.labels),
                 "price": dump_site_price(site.price, site.upkeep),
                 "egress": money_text(site.egress) if site.egress else None,
+                "blind": site.blind or None,
             }
         ),
     }

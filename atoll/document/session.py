@@ -7,7 +7,17 @@ from atoll.document.common import bytes_text, changed, dump_request, name_of, re
 from atoll.errors import Invalid
 from atoll.fields import Fields, compact, money_text
 from atoll.ids import check_name
-from atoll.session import Checkpoint, CostLimits, Lifetime, Placement, Retry, SessionSpec, SessionType
+from atoll.session import (
+    AppAccess,
+    AppRule,
+    Checkpoint,
+    CostLimits,
+    Lifetime,
+    Placement,
+    Retry,
+    SessionSpec,
+    SessionType,
+)
 from atoll.slots import KIB, Request
 
 SIGNALS = ("USR1", "USR2", "TERM", "INT", "HUP", "CONT", "ALRM", "WINCH", "URG")
@@ -24,6 +34,7 @@ MAX_APP_NAME = 20
 def session_spec(document: Mapping[str, Any]) -> SessionSpec:
     """Return the session a document asks for; raise `Invalid` naming the key at fault. `command` is required."""
     doc = Fields(document, "session", "kind")
+    apps, rules = _apps(doc)
     spec = SessionSpec(
         command=_command(doc),
         name=name_of(doc, "name", "session", required=False),
@@ -38,9 +49,11 @@ def session_spec(document: Mapping[str, Any]) -> SessionSpec:
         cost=_cost(doc.section("cost")),
         lifetime=_lifetime(doc.section("lifetime")),
         retry=_retry(doc.section("retry")),
-        apps=_apps(doc),
+        apps=apps,
+        app_rules=rules,
         priority=doc.integer("priority", 0, low=-1000, high=1000),
         preemptible=bool(doc.flag("preemptible", False)),
+        blind=bool(doc.flag("blind", False)),
         checkpoint=_checkpoint(doc),
         labels=doc.texts_by_name("labels"),
     )
@@ -82,9 +95,10 @@ def dump_session_spec(spec: SessionSpec) -> dict[str, Any]:
                         "lease": changed(spec.retry.lease, plain.retry.lease),
                     }
                 ),
-                "apps": dict(spec.apps),
+                "apps": {app: _dump_app(port, spec.rule(app)) for app, port in spec.apps.items()},
                 "priority": spec.priority or None,
                 "preemptible": spec.preemptible or None,
+                "blind": spec.blind or None,
                 "checkpoint": _dump_checkpoint(spec.checkpoint),
                 "labels": dict(spec.labels),
             }
@@ -248,13 +262,38 @@ def _retry(doc: Fields) -> Retry:
     return retry
 
 
-def _apps(doc: Fields) -> dict[str, int]:
-    apps = doc.ports("apps")
-    for name in apps:
+def _apps(doc: Fields) -> tuple[dict[str, int], dict[str, AppRule]]:
+    """Read `apps`: a list of names, or a mapping of names to a port or to `{port, access, prefix}`."""
+    value, rules = doc.raw("apps"), {}
+    if isinstance(value, Mapping):
+        below, ports = doc.section("apps"), {}
+        for name in value:
+            ports[str(name)], rules[str(name)] = _app(below, name)
+    else:
+        ports = doc.ports("apps")
+    for name in ports:
         check_name(name, "app")
         if len(name) > MAX_APP_NAME:
             raise Invalid(
                 f"app name {name!r} is longer than {MAX_APP_NAME} characters",
                 hint="it becomes part of a host name, <app>--<session>",
             )
-    return apps
+    return ports, {name: rule for name, rule in rules.items() if rule != AppRule()}
+
+
+def _app(apps: Fields, name: str) -> tuple[int, AppRule]:
+    if not isinstance(apps.raw(name), Mapping):
+        return apps.integer(name, 0, low=0, high=65535), AppRule()
+    doc = apps.section(name)
+    port = doc.integer("port", 0, low=0, high=65535)
+    access = doc.choice("access", [each.value for each in AppAccess], AppAccess.OWNER.value)
+    rule = AppRule(access=AppAccess(access), prefix=bool(doc.flag("prefix", False)))
+    doc.done()
+    return port, rule
+
+
+def _dump_app(port: int, rule: AppRule) -> Any:
+    if rule == AppRule():
+        return port
+    access = rule.access.value if rule.access is not AppAccess.OWNER else ""
+    return {"port": port, **compact({"access": access, "prefix": rule.prefix or None})}

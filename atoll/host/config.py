@@ -66,6 +66,40 @@ class CloudsSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeshSection:
+    """`[mesh]`: what sites' prefixes are cut from: `network` of IPv6 (empty: a range of the installation's own) and
+    `network4` of IPv4 (empty: none).
+    """
+
+    network: str = ""
+    network4: str = "100.64.0.0/10"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourcesSection:
+    """`[sources]`: what one address (of IPv6 a /64) may do before it has shown who it is; this machine may all.
+
+    `rate` connections a second after a `burst`; at a time so many `handshakes`, and HTTP `connections`.
+    """
+
+    rate: float = 200.0
+    burst: float = 2000.0
+    handshakes: int = 192
+    connections: int = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppsSection:
+    """`[apps]`: `public` allows sessions' owners to open apps to everyone.
+
+    `path_mode` serves apps below paths of `server.apps_domain`, where its names cannot have one host name an app.
+    """
+
+    public: bool = False
+    path_mode: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSection:
     """`[log]`: `level` is debug, info, warning or error; `json` writes one JSON object a line."""
 
@@ -90,6 +124,7 @@ class TimesSection:
     quota_s: float = 300.0
     learned_s: float = 900.0
     appears_s: float = 60.0
+    mesh_rotate_s: float = 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +136,9 @@ class ServerConfig:
     database: DatabaseSection = DatabaseSection()
     agent: AgentSection = AgentSection()
     clouds: CloudsSection = CloudsSection()
+    mesh: MeshSection = MeshSection()
+    sources: SourcesSection = SourcesSection()
+    apps: AppsSection = AppsSection()
     log: LogSection = LogSection()
     times: TimesSection = TimesSection()
 
@@ -211,6 +249,12 @@ def _check(config: ServerConfig) -> None:
         raise Invalid(f"clouds.proxy {config.clouds.proxy!r} is not a URL", hint="write it like http://proxy:3128")
     if config.clouds.calls_rate <= 0 or config.clouds.calls_burst < 1:
         raise Invalid("clouds.calls_rate must be above 0, clouds.calls_burst at least 1", hint="as in calls_rate = 5.0")
+    if config.mesh != MeshSection():
+        from atoll.mesh import base_network  # here: the CLI imports this module on every start
+
+        for key, text, version in (("network", config.mesh.network, 6), ("network4", config.mesh.network4, 4)):
+            if text and base_network(text).version != version:
+                raise Invalid(f"mesh.{key} {text!r} is not of IPv{version}", hint="see docs/mesh.md")
     if bool(config.tls.certificate) != bool(config.tls.key):
         raise Invalid("tls.certificate and tls.key belong together", hint="give both files, or neither")
     if config.log.level not in ("debug", "info", "warning", "error"):

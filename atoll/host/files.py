@@ -24,10 +24,21 @@ def write_private(path: Path, data: str | bytes) -> None:
             file.flush()
             os.fsync(descriptor)
         fresh.replace(path)
+        _write_out(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             fresh.unlink()
         raise refused(path, error) from error
+
+
+def _write_out(folder: Path) -> None:
+    """Make the names in a folder durable, where the file system knows of that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def refused(path: Path, error: OSError) -> Refused:

@@ -45,14 +45,14 @@ class Field:
     far: Place = LOOPBACK
 
 
-def ours(field: Field, stack: ExitStack, *, loop: str = "agent") -> list[Way]:
-    """Start relay, agent and client; return a way for each lane. `loop` is the agent's kind of event loop."""
-    folder, near = field.folder / f"ours-{loop}", field.near
+def ours(field: Field, stack: ExitStack) -> list[Way]:
+    """Start relay, agent and client; return a way for each lane."""
+    folder, near = field.folder / "ours", field.near
     enrol(folder)
     relay = stack.enter_context(relay_end(folder, place=near))
     doors = relay.answer()
     url = f"https://{near.host}:{doors['port']}"
-    agent = Process.python("bench.tunnelends", loop, folder, field.far.host, field.server, url, place=field.far)
+    agent = Process.python("bench.tunnelends", "agent", folder, field.far.host, field.server, url, place=field.far)
     stack.enter_context(agent)
     if not agent.answer()["welcomed"]:
         raise RuntimeError("the agent was not welcomed")

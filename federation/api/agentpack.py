@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     import tarfile
 
 PACKAGES = ("atoll", "tunnel", "agent")
-DISTRIBUTIONS = ("msgspec", "cryptography", "cffi", "pycparser", "structlog", "nvidia-ml-py")
+DISTRIBUTIONS = ("msgspec", "cryptography", "cffi", "pycparser", "structlog", "nvidia-ml-py", "uvloop")
 COMPILED = ("msgspec", "cryptography", "cffi")
+OPTIONAL = ("uvloop",)
+"""Compiled, too, and left out for another Python that there is no wheel of it for: agents are slower without."""
 _SKIPPED = {"__pycache__", "tests"}
 
 
@@ -50,7 +52,7 @@ class AgentPack:
         import tarfile  # here: most control planes never serve it
 
         foreign = [] if tag == self.tag else self._foreign(tag)
-        own = members() if tag == self.tag else members(without=COMPILED)
+        own = members() if tag == self.tag else members(without=(*COMPILED, *OPTIONAL))
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         target = self._directory / f"agent-{__version__}-{tag}.tar.gz"
         fresh = target.with_suffix(".part")
@@ -65,8 +67,8 @@ class AgentPack:
     def _foreign(self, tag: str) -> list[Path]:
         """Return one wheel of each compiled distribution for another Python; raise `Conflict` where one lacks."""
         kept = sorted(self._wheels.glob("*.whl"), reverse=True) if self._wheels else []
-        found = {name: next((w for w in kept if _fits(w.name, name, tag)), None) for name in COMPILED}
-        lacking = [name for name, wheel in found.items() if wheel is None]
+        found = {name: next((w for w in kept if _fits(w.name, name, tag)), None) for name in COMPILED + OPTIONAL}
+        lacking = [name for name in COMPILED if found[name] is None]
         if lacking:
             raise Conflict(
                 f"the control plane runs {self.tag}, this machine's Python is {tag[:64]}",

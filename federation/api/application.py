@@ -6,36 +6,47 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from atoll.client.address import CA_HEADER
 from atoll.errors import Forbidden, Invalid
 from atoll.policy import ADMIN
 from atoll.suggest import hint
 from federation.api import (
     agents,
+    apps,
+    audit,
+    authority,
     budgets,
     groups,
     installation,
     joining,
+    links,
     market,
+    meshes,
+    metrics,
+    permits,
     policies,
     prices,
     problems,
     providers,
+    relays,
     session_streams,
     sessions,
     sites,
     ssh,
     tokens,
+    tunnel,
 )
 from federation.api.auth import Caller
+from federation.api.failures import MOST_S, slowing
 from federation.api.openapi import document
-from federation.api.route import MAX_BODY, Access, Call, Route, Services
+from federation.api.route import MAX_BODY, MONITOR, Access, Call, Route, Services
 
 Front = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 """Looks at a request before all routes and may answer it: the gateway."""
 
 RESOURCES = (
-    installation, sessions, session_streams, agents, groups, sites, providers, prices, policies, budgets, market,
-    tokens, ssh, joining,
+    installation, sessions, session_streams, apps, permits, agents, relays, links, groups, sites, meshes, providers,
+    prices, policies, budgets, market, tokens, authority, ssh, joining, tunnel, metrics, audit,
 )  # fmt: skip
 _NOBODY = Caller("")
 
@@ -64,7 +75,8 @@ def build(
     fronts: Sequence[Front] = (),
 ) -> web.Application:
     """Return the application; raises `ValueError` for a route without an access entry."""
-    app = web.Application(client_max_size=MAX_BODY, middlewares=[_boundary(services), _fronts(fronts)])
+    slowed = slowing(services.failures, lambda: _too_many(services))
+    app = web.Application(client_max_size=MAX_BODY, middlewares=[slowed, _boundary(services), _fronts(fronts)])
     app[SERVICES] = services
     app[OPENAPI] = msgspec.json.encode(document(routes))
     for route in routes:
@@ -80,6 +92,11 @@ def build(
 
 async def _close(app: web.Application) -> None:
     app[SERVICES].closing.set()
+
+
+def _too_many(services: Services) -> web.Response:
+    error = problems.TooMany("too many failed attempts from your address", hint="wait some seconds", reason="TOO_MANY")
+    return problems.response(problems.from_error(error, services.chance, ""), {"Retry-After": str(int(MOST_S))})
 
 
 def _boundary(services: Services) -> Any:
@@ -119,6 +136,11 @@ def _serve(services: Services, route: Route) -> Callable[[web.Request], Awaitabl
             raise Forbidden(
                 f"{caller.owner} is no administrator", hint="use a token with the role admin: atoll token create --api"
             )
+        if route.access is Access.MONITOR and not {ADMIN, MONITOR} & set(caller.roles):
+            raise Forbidden(
+                f"{caller.owner} may not read the figures",
+                hint=f"use a token with the role {MONITOR}: atoll token create --api --role {MONITOR}",
+            )
         call = Call(
             request=request,
             services=services,
@@ -133,6 +155,8 @@ def _serve(services: Services, route: Route) -> Callable[[web.Request], Awaitabl
         if route.answer is None:
             return web.Response(status=route.status)
         headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+        if services.control.config.authority.rotating:
+            headers[CA_HEADER] = services.control.config.authority.pin
         body = msgspec.json.encode(result)
         return web.Response(body=body, status=route.status, content_type="application/json", headers=headers)
 

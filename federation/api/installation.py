@@ -10,7 +10,22 @@ from federation.api import views
 from federation.api.route import Access, Call, Page, Query, Route
 from federation.api.stream import watch as watch_stream
 
-KINDS = ("session", "agent", "group", "instance", "site", "provider", "token", "plan", "price", "policy", "budget")
+KINDS = (
+    "session",
+    "agent",
+    "group",
+    "instance",
+    "site",
+    "provider",
+    "token",
+    "plan",
+    "price",
+    "policy",
+    "budget",
+    "relay",
+    "ca",
+    "mesh",
+)
 
 
 class Health(msgspec.Struct):

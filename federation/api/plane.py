@@ -1,6 +1,5 @@
 """The control plane as the API, the pages and the gateway see it: `federation.control.control.Control` fits."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -15,6 +14,11 @@ from atoll.policy import Policy
 from atoll.session import Session, SessionSpec
 from atoll.site import Site
 from atoll.token import Token
+from federation.api.caplane import RotationPort
+from federation.api.linkplane import LinkFactsPort, LinksPort, MetricsPort, RecordsPort, StreamsPort
+from federation.api.meshplane import MeshesPort
+from federation.api.relayplane import RelaysPort
+from federation.api.shareplane import SharingPort
 from federation.control.config import ControlConfig
 from federation.control.policies import Shadow
 from federation.control.prices import PriceFile, Standing
@@ -22,7 +26,6 @@ from federation.control.rulings import Active
 from federation.control.spending import Account
 from federation.ports import Bus, LogStore, Store
 from providers.port import Driver
-from tunnel.lanes import Use
 
 Runs: TypeAlias = dict[str, list[tuple[str, Session]]]
 """Live runs by agent id, each with its session."""
@@ -211,6 +214,10 @@ class TokensPort(Protocol):
         """Return the API token, or raise `Unauthorized`."""
         ...
 
+    async def standing(self, owner: str, token: str = "") -> tuple[str, ...] | None:
+        """Return the roles that a user's API tokens give, or just the one with this id; None where there is none."""
+        ...
+
     async def list(self) -> list[Token]:
         """Return all."""
         ...
@@ -366,40 +373,6 @@ class ApprovalsPort(Protocol):
         ...
 
 
-class LinksPort(Protocol):
-    """The agents' links."""
-
-    def owes(self, run: str) -> bool:
-        """Say whether a connected agent has yet to send the rest of the output of a run that has ended."""
-        ...
-
-    def accept(self) -> asyncio.BaseProtocol:
-        """Return the protocol of a new link."""
-        ...
-
-
-class StreamsPort(Protocol):
-    """Users' streams."""
-
-    async def open(
-        self,
-        run: str,
-        app: str,
-        port: int,
-        protocol: asyncio.Protocol,
-        *,
-        use: Use = Use.SHORT,
-        exec: bool = False,  # noqa: A002 - the field's name on the wire
-        user: str = "",
-    ) -> asyncio.Transport:
-        """Open a stream to an app or port of a run, suited to its `use`, or with `exec` to a program beside it.
-
-        `user` is whom it is for; empty where it serves several or the installation itself.
-        Raises `NotFound` or `Unavailable`.
-        """
-        ...
-
-
 class Plane(Protocol):
     """All of it."""
 
@@ -459,6 +432,21 @@ class Plane(Protocol):
         ...
 
     @property
+    def meshes(self) -> MeshesPort:
+        """Meshes."""
+        ...
+
+    @property
+    def relays(self) -> RelaysPort:
+        """Relays."""
+        ...
+
+    @property
+    def rotation(self) -> RotationPort:
+        """The CA."""
+        ...
+
+    @property
     def tokens(self) -> TokensPort:
         """Tokens."""
         ...
@@ -499,6 +487,11 @@ class Plane(Protocol):
         ...
 
     @property
+    def sharing(self) -> SharingPort:
+        """Whom apps let in."""
+        ...
+
+    @property
     def policies(self) -> PoliciesPort:
         """Policies."""
         ...
@@ -516,6 +509,21 @@ class Plane(Protocol):
     @property
     def links(self) -> LinksPort:
         """Links."""
+        ...
+
+    @property
+    def records(self) -> RecordsPort:
+        """Records of users' streams."""
+        ...
+
+    @property
+    def metrics(self) -> MetricsPort:
+        """Figures."""
+        ...
+
+    @property
+    def linkfacts(self) -> LinkFactsPort:
+        """How links stand."""
         ...
 
     @property

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from atoll.client.views import Problem
 from atoll.clock import Chance
-from atoll.errors import BY_CODE, AtollError, Invalid
+from atoll.errors import BY_CODE, AtollError, Invalid, Unauthorized
 
 log = structlog.get_logger("api")
 TYPE = "application/problem+json"
@@ -18,6 +18,12 @@ class TooLarge(Invalid):
     """The request's body is over the limit."""
 
     status = 413
+
+
+class TooMany(Unauthorized):
+    """Too many failed attempts from one address."""
+
+    status = 429
 
 
 class NoRoute(AtollError):

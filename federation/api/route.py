@@ -1,6 +1,7 @@
 """The route table's row, from which routing, OpenAPI and the access test are made."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,7 +14,9 @@ from atoll.clock import Chance
 from federation.api.address import Address
 from federation.api.agentpack import AgentPack
 from federation.api.auth import Caller, Door
+from federation.api.failures import Failures
 from federation.api.plane import Plane
+from tunnel.metrics import Family
 from tunnel.sshkeys import SshKeys
 
 Item = TypeVar("Item")
@@ -21,11 +24,16 @@ MAX_BODY = 1024 * 1024
 """Bytes of a request to the API unless its route says otherwise; users' traffic to apps is not limited."""
 
 
+MONITOR = "monitor"
+"""The role that may read the figures, and whatever every user may."""
+
+
 class Access(StrEnum):
     """Who may use a route."""
 
     OPEN = "open"  # anyone who can reach the port
     USER = "user"  # the bearer of an API token, or a logged-in browser
+    MONITOR = "monitor"  # the bearer of an API token with the role `monitor` or `admin`
     ADMIN = "admin"  # the bearer of an API token with the role `admin`
 
 
@@ -52,7 +60,12 @@ class NoQuery(Query):
 
 @dataclass(slots=True)
 class Services:
-    """What all handlers share. `closing` is set when the server is about to stop: streams end then."""
+    """What all handlers share. `closing` is set when the server is about to stop: streams end then.
+
+    `figures` are asked for what the control plane itself does not know of: the port, the event loop. `take` serves an
+    agent's connection that came from an address inside something else, False where it does not. `failures` slows those
+    who guess.
+    """
 
     control: Plane
     door: Door
@@ -60,7 +73,13 @@ class Services:
     chance: Chance
     pack: AgentPack
     ssh: SshKeys
+    figures: list[Callable[[], list[Family]]] = field(default_factory=list)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
+    take: Callable[[socket.socket, str], bool] | None = None
+    failures: Failures = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.failures = Failures(self.control.clock)
 
 
 @dataclass(slots=True)

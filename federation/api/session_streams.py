@@ -16,6 +16,7 @@ from federation.api import observe
 from federation.api.auth import check_entry
 from federation.api.route import Access, Call, Query, Route
 from federation.api.stream import EventStream, Hints, serve
+from federation.control.streamlog import Visit
 from tunnel.lanes import Use
 
 CHUNK = 64 * 1024
@@ -157,14 +158,21 @@ async def forward(call: Call) -> web.StreamResponse:
     if not 0 < query.port < 65536:
         raise Invalid(f"{query.port} is not a port", hint="1 to 65535")
     row = await call.control.sessions.get(call.path["project"], call.path["ref"])
-    check_entry(call.caller, row)
-    if row.state not in PLACED:
-        raise Conflict(f"{row.name} is {row.state}, so it has no ports", hint="see `atoll ps`")
+    source = call.request.remote or ""
+    visit = Visit(
+        door="forward", user=call.caller.owner, project=row.project, session=row.id, port=query.port, source=source
+    )
+    with call.control.streams.log.refusals(visit):
+        check_entry(call.caller, row)
+        if row.state not in PLACED:
+            raise Conflict(f"{row.name} is {row.state}, so it has no ports", hint="see `atoll ps`")
     reader = asyncio.StreamReader(limit=4 * CHUNK)
     protocol = asyncio.StreamReaderProtocol(reader)
     run = run_id(row.id, row.attempt, query.rank)
     owner = call.caller.owner
-    transport = await call.control.streams.open(run, "", query.port, protocol, use=Use.BULK, user=owner)
+    transport = await call.control.streams.open(
+        run, "", query.port, protocol, use=Use.BULK, user=owner, door="forward", source=source
+    )
     writer = asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
     socket = web.WebSocketResponse(heartbeat=20.0, compress=False, max_msg_size=4 * 1024 * 1024)
     try:

@@ -11,9 +11,7 @@ from atoll.errors import Invalid
 from atoll.states import SessionState
 from atoll.suggest import hint
 from federation.api import observe, views
-from federation.api.auth import check_entry
-from federation.api.grants import LINK_TTL_S, Purpose
-from federation.api.route import Access, Call, Link, Page, Query, Route
+from federation.api.route import Access, Call, Page, Query, Route
 
 MAX_COUNT = 10_000
 MAX_PAGE = 1000
@@ -54,6 +52,7 @@ async def submit(call: Call) -> Page[api.SessionView]:
     if not 1 <= body.count <= MAX_COUNT:
         raise Invalid(f"count is {body.count}", hint=f"1 to {MAX_COUNT}")
     spec = session_spec(body.spec)
+    call.control.sharing.check(spec)
     rows = await call.control.sessions.submit(
         spec,
         project=call.path["project"],
@@ -133,19 +132,6 @@ async def why(call: Call) -> api.WhyView:
     return views.why(await call.control.why.session(call.path["project"], call.path["ref"]))
 
 
-async def app_link(call: Call) -> Link:
-    """Return a link that opens an app of a session in a browser without a password."""
-    row = await call.control.sessions.get(call.path["project"], call.path["ref"])
-    check_entry(call.caller, row)
-    app = call.path["app"]
-    if app not in row.spec.apps:
-        offered = ", ".join(row.spec.apps) or "none"
-        raise Invalid(f"{row.name} has no app {app!r}", hint=hint(app, row.spec.apps, f"its apps: {offered}"))
-    door = call.services.door
-    grant = door.grants.issue(Purpose.LINK, call.caller.owner, ttl_s=LINK_TTL_S, audience=row.id)
-    return Link(f"{call.services.address.app_url(app, row.id)}?atoll_grant={grant}")
-
-
 ROUTES = (
     Route(
         method="POST", path=_BASE, handle=submit, access=Access.USER, status=201, body=Submission,
@@ -174,9 +160,5 @@ ROUTES = (
     Route(
         method="GET", path=_BASE + "/{ref}/why", handle=why, access=Access.USER,
         answer=api.WhyView, summary="Explain a session's state",
-    ),
-    Route(
-        method="POST", path=_BASE + "/{ref}/apps/{app}:link", handle=app_link, access=Access.USER,
-        answer=Link, summary="Make a link that opens an app in a browser",
     ),
 )  # fmt: skip

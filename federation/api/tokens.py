@@ -19,7 +19,7 @@ MAX_TTL_S = 30 * 86400.0
 class NewToken(msgspec.Struct, kw_only=True):
     """`kind` join: for `uses` machines within `ttl_s` seconds, into `group` (default: the site's name) at `site`.
 
-    `kind` api: a credential for `owner`, with `roles`, which only an administrator may give.
+    `kind` api: a credential for `owner`, with `roles`; for another user, and roles, only an administrator may give.
     """
 
     kind: str = "join"
@@ -35,11 +35,11 @@ async def create(call: Call) -> api.TokenView:
     """Make a token; its secret is shown this once."""
     body: NewToken = call.body
     owner = body.owner or call.caller.owner
-    if body.roles and ADMIN not in call.caller.roles:
-        raise Forbidden(
-            f"{call.caller.owner} may not give roles", hint="an administrator may: atoll token create --api"
-        )
+    if body.roles:
+        _check_admin(call, "may not give roles")
     if body.kind == "api":
+        if owner != call.caller.owner:
+            _check_admin(call, f"may not make tokens of {owner}")
         row, secret = await call.control.tokens.create_api(owner, body.roles)
         return views.token(row, secret=secret, command=f"atoll login {call.services.address.public_url}")
     if body.kind != "join":
@@ -76,8 +76,16 @@ async def list_(call: Call) -> Page[api.TokenView]:
 
 
 async def delete(call: Call) -> None:
-    """Make a token worthless at once."""
-    await call.control.tokens.delete(call.path["id"])
+    """Make a token worthless at once; another user's, as an administrator."""
+    wanted = call.path["id"]
+    if any(row.id.startswith(wanted) and row.owner != call.caller.owner for row in await call.control.tokens.list()):
+        _check_admin(call, "may not delete others' tokens")
+    await call.control.tokens.delete(wanted)
+
+
+def _check_admin(call: Call, text: str) -> None:
+    if ADMIN not in call.caller.roles:
+        raise Forbidden(f"{call.caller.owner} {text}", hint="an administrator may: atoll token create --api")
 
 
 ROUTES = (

@@ -159,6 +159,7 @@ def site(row: Site, agents: Iterable[views.AgentView], all_slots: Mapping[str, t
         created_at=row.created_at,
         upkeep=row.upkeep.formula if row.upkeep else "",
         egress=units(row.egress),
+        blind=row.blind,
     )
 
 

@@ -34,6 +34,10 @@ from federation.ports import Bus, Store, Transaction
 _S = SessionState
 
 
+EARLIER_RUNS = 256
+"""Of this many runs of a session's earlier attempts it is known where they were."""
+
+
 class Change:
     """An open transaction with the moves of the nouns. `now` is one time for all its records."""
 
@@ -139,6 +143,7 @@ class Change:
             f"moved from {row.site} to {moving.site}: {moving.message}",
             attempt=row.attempt + 1,
             members=moving.to,
+            earlier=_earlier(row),
             site=moving.site,
             group=moving.group,
             price=sum(member.price for member in moving.to),
@@ -174,6 +179,7 @@ class Change:
             reason,
             message,
             members=(),
+            earlier=_earlier(row),
             instance="",
             site="",
             group="",
@@ -183,6 +189,12 @@ class Change:
             exit_code=None,
             queued_at=self.now,
         )
+
+
+def _earlier(row: Session) -> dict[str, str]:
+    """Return which agents earlier runs were on, with those of the attempt that ends; the oldest are forgotten."""
+    ended = {f"{row.attempt}.{member.rank}": member.agent for member in row.members}
+    return dict(list((row.earlier | ended).items())[-EARLIER_RUNS:])
 
 
 def instance_cost(row: Instance, now: float) -> int:

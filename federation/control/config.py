@@ -11,7 +11,7 @@ class Authority(Protocol):
 
     @property
     def pin(self) -> str:
-        """SHA-256 of the CA certificate, in hex: what join tokens carry."""
+        """SHA-256 of the certificate of the CA that signs, in hex: what join tokens carry."""
         ...
 
     @property
@@ -21,11 +21,32 @@ class Authority(Protocol):
 
     @property
     def ca_pem(self) -> str:
-        """The CA certificate."""
+        """The certificates of all CAs to trust: that one and, while it is rotated, the one before."""
+        ...
+
+    @property
+    def rotating(self) -> bool:
+        """Whether there are two CAs at this time."""
+        ...
+
+    def rotate(self, now: float) -> None:
+        """Begin to sign with a new CA, and trust both; raise `Conflict` while there are two."""
+        ...
+
+    def keep(self, now: float) -> None:
+        """Issue anew what ends soon of the control plane's own certificates."""
+        ...
+
+    def retire(self, now: float) -> None:
+        """Trust the CA that signs alone; raise `Conflict` where there is no other."""
         ...
 
     def sign_agent(self, csr_pem: str, agent_id: str, *, generation: int, ttl_s: float, now: float) -> str:
         """Return a certificate for the key in `csr_pem` that names `agent_id`, whatever the CSR says."""
+        ...
+
+    def sign_relay(self, csr_pem: str, relay: str, *, now: float, ttl_s: float) -> str:
+        """Return a certificate for the key in `csr_pem` that names a relay by its id."""
         ...
 
     def agent_of(self, certificate_pem: str, csr_pem: str) -> Bearer:
@@ -50,7 +71,9 @@ class ControlConfig:
     `quota_s`, and one that was learned from a refusal is believed for `learned_s`. A machine that was made less
     than `appears_s` ago may be there although its cloud says that it is not (EC2 is eventually consistent). Sessions
     that could come home are looked for every `home_s`. `plan_s` is how long a plan may look for cheaper launches than
-    the first it finds (0: not at all).
+    the first it finds (0: not at all). Sites' prefixes in meshes are cut from `mesh_network` ("": an own IPv6 one) and
+    `mesh_network4` ("": none); the keys of their gateways are changed every `mesh_rotate_s`. `public_apps` allows
+    apps that let everyone in.
     """
 
     authority: Authority
@@ -76,4 +99,9 @@ class ControlConfig:
     absent_after_s: float = 60.0
     appears_s: float = 60.0
     certificate_s: float = 86400.0
+    mesh_network: str = ""
+    mesh_network4: str = "100.64.0.0/10"
+    mesh_s: float = 5.0
+    mesh_rotate_s: float = 86400.0
     plans_kept: int = 500
+    public_apps: bool = False

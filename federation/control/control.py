@@ -1,12 +1,14 @@
 """The control plane's core, put together: use cases and reconcilers over the ports."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from atoll import __version__
 from atoll.agent import Agent
 from atoll.clock import Chance, Clock
+from atoll.errors import AtollError
 from atoll.group import Provider
 from atoll.ids import new_id
 from atoll.instance import Instance
@@ -23,7 +25,10 @@ from federation.control.config import ControlConfig
 from federation.control.groupviews import GroupViews
 from federation.control.health import Healths
 from federation.control.launches import Launches
+from federation.control.linkfacts import LinkFacts
 from federation.control.links import Links
+from federation.control.mesh import Meshes
+from federation.control.metrics import Metrics
 from federation.control.moves import Moves
 from federation.control.named import Groups, Providers, Sites
 from federation.control.offers import Offers
@@ -31,10 +36,14 @@ from federation.control.policies import Load, Policies
 from federation.control.prices import Prices, Verify
 from federation.control.quotas import Quotas
 from federation.control.reconcile import Reconciler
+from federation.control.relays import Relays
+from federation.control.rotation import Rotation
 from federation.control.scheduling import Aside, Scheduling
 from federation.control.seating import Seating
 from federation.control.sessions import Sessions
+from federation.control.sharing import Sharing
 from federation.control.steps import Steps
+from federation.control.streamrecords import RETRY_S, StreamRecords
 from federation.control.sweep import Sweeper
 from federation.control.tokens import Tokens
 from federation.control.usage import Ledger
@@ -110,6 +119,8 @@ class Control:
         self.changes = Changes(store, bus, clock, steps)
         self.links = Links(self.changes, logs, config, clock, chance)
         self.streams = self.links.streams
+        self.linkfacts = LinkFacts(self.links, clock)
+        self.records = StreamRecords(self.changes, self.streams.log)
         self.prices = Prices(self.changes, chance, lambda row: feeds(self._catalog.opened(row)), verify)
         self._catalog = Catalog(drivers, self.prices.book, config, clock, chance)
         self._quotas = Quotas(self._catalog, config, clock)
@@ -128,7 +139,12 @@ class Control:
         self.providers = Providers(changes, self._catalog, changed)
         self.tokens = Tokens(changes, self.config, self._chance, changed)
         self.tokens.on_revoked = self.links.dismiss
+        self.rotation = Rotation(changes, self.links, self.config)
+        self.meshes = Meshes(changes, self.links, self.clock, self.config, lambda: self.installation)
+        self.relays = Relays(changes, self.config, self._chance, self.streams.now)
+        self.metrics = Metrics(changes, self.links, self.linkfacts, self.clock, self.relays, self._reconcilers)
         self.policies = Policies(changes, changed, plugins)
+        self.sharing = Sharing(changes, public=self.config.public_apps)
         self.approvals = Approvals(changes, self.policies, changed)
         self.budgets = Budgets(changes, changed)
         self.instances = Instances(changes)
@@ -169,14 +185,24 @@ class Control:
         self._sweep = Reconciler("sweep", self.sweeper.round, every=config.sweep_s)
         self._watching = Reconciler("watch", self._watch.round, every=config.watch_s)
         self._pricing = Reconciler("prices", self.prices.round, every=config.prices_s)
+        self._recording = Reconciler("records", self.records.round, every=RETRY_S)
         self._budgeting = Reconciler("budgets", self.budgets.round, every=config.watch_s)
+        self._meshing = Reconciler("meshes", self.meshes.round, every=config.mesh_s)
 
     def _wire_hints(self) -> None:
         """Have each wake the others: nothing waits for its next look where somebody knows that there is news."""
         self.prices.on_change = self._catalog.forget
         self._observer.patience.on_late = self._changed
         self.links.on_change = self._changed
+        self.streams.log.on_news = self._recording.hint
         self.links.on_leave = self._left
+        self.links.on_end = self.relays.uplinks.expel
+        self.relays.on_serving = self.links.tell_relays
+        self.tokens.on_deleted = self._token_deleted
+        self.rotation.on_change = self.relays.uplinks.renew_terms
+        self.rotation.others = self.relays.behind
+        self.links.on_mesh = self.meshes.heard
+        self.meshes.on_change = self._meshing.hint
         self.links.on_lost = self.launches.observe_now
         self.launches.on_change = self._changed
         self.launches.on_progress = self._launch.hint
@@ -194,6 +220,7 @@ class Control:
             on_record = await recover(change)
         if on_record:
             self.links.unsettle()
+        await self.relays.tell()
         for reconciler in self._reconcilers():
             reconciler.start()
 
@@ -203,7 +230,10 @@ class Control:
             await reconciler.stop()
         await self._observer.patience.close()
         await self.launches.stop()
+        await self.relays.uplinks.close()
         await self.links.close()
+        with contextlib.suppress(AtollError):  # a store that is gone keeps no records, either
+            await self.records.flush()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -243,6 +273,11 @@ class Control:
         self._schedule.hint()
         self._watching.hint()
         self._launch.hint()
+        self._meshing.hint()
+
+    def _token_deleted(self, token: str) -> None:
+        self.relays.uplinks.evict(token)
+        self.links.evict(token)
 
     def _left(self, agent: str, reason: str) -> None:
         task = asyncio.get_running_loop().create_task(self.agents.left(agent, reason), name=f"left {agent}")
@@ -250,4 +285,5 @@ class Control:
         task.add_done_callback(self._tasks.discard)
 
     def _reconcilers(self) -> tuple[Reconciler, ...]:
-        return (self._watching, self._schedule, self._launch, self._sweep, self._pricing, self._budgeting)
+        deciding = (self._watching, self._schedule, self._launch, self._sweep)
+        return (*deciding, self._pricing, self._budgeting, self._meshing, self._recording)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -15,9 +15,11 @@ from atoll.instance import Instance
 from atoll.session import MemberState, Session
 from atoll.slots import Gpu, Slots
 from atoll.states import KEPT, PLACED, AgentState, InstanceState, Reason
+from atoll.token import Token
 from federation.control.changes import Change, Changes
 from federation.control.config import ControlConfig
-from federation.control.members import Verdict, apply, current_runs, find
+from federation.control.linkhistory import LinkHistory
+from federation.control.members import Verdict, apply, current_runs, find, ran_on
 from federation.control.promises import shortfall
 from federation.control.streams import Streams
 from federation.control.trust import issue, refusal, vetted
@@ -29,16 +31,23 @@ from tunnel.link import Link, Side
 log = structlog.get_logger("control")
 
 _MASS_LOSS_SHARE, _MASS_LOSS_LEAST = 0.3, 3
+_INSIDE_LIMIT = 1024
+_RELAYS_LIMIT = 8
+UNREAD_MESSAGES = 10_000
+UNREAD_BYTES = 32 * 1024 * 1024
+"""Most that waits on one link; an agent holds its logs back long before."""
 
 
 @dataclass(slots=True)
 class LiveAgent:
     """An agent whose link is up and registered: facts of this moment, none of them stored.
 
-    `told` are the commands (`start:<run>`, `stop:<run>`) already sent on this link, `heard` is when
-    anything last came over it (monotonic), `notice` the cloud's word that the machine will be taken, `protocol`
-    the one that the agent speaks, `grant_key` the one by which it checks grants. Once it has `ended` its word counts
-    no more, even what came before. `exited` are the ended runs whose output it still owes, with its final sizes.
+    `told` are the commands (`start:<run>`, `stop:<run>`) already sent on this link, `heard` is when anything last came
+    over it (monotonic), `notice` the cloud's word that the machine will be taken, `protocol` the one that the agent
+    speaks, `grant_key` the one by which it checks grants, `relays` the URLs of those it is linked to, `direct` where
+    users may reach it without one, `authorities` the CAs that it trusts (SHA-256 in hex). Once it has `ended` its word
+    counts no more, even what came before. `exited` are the ended runs whose output it still owes, with its final
+    sizes.
     """
 
     id: str
@@ -49,6 +58,9 @@ class LiveAgent:
     heard: float = 0.0
     notice: str = ""
     grant_key: bytes = b""
+    relays: list[str] = field(default_factory=list)
+    direct: str = ""
+    authorities: frozenset[str] = frozenset()
     ended: bool = False
     owned: set[str] = field(default_factory=set)
     exited: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -68,7 +80,8 @@ class LiveAgent:
 class _Inbox:
     """One link's messages, handled one after the other by one task."""
 
-    messages: deque[wire.FromAgent] = field(default_factory=deque)
+    messages: deque[tuple[wire.FromAgent, int]] = field(default_factory=deque)
+    size: int = 0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     agent: LiveAgent | None = None
@@ -86,6 +99,7 @@ class Links:
         self._inboxes: dict[Link, _Inbox] = {}
         self._live: dict[str, LiveAgent] = {}
         self._silent_since: dict[str, float] = {}
+        self.history = LinkHistory()
         self._lost_at: deque[float] = deque()
         self._changed: set[str] = set()
         self._settle_until = 0.0
@@ -93,6 +107,9 @@ class Links:
         self.on_change: Callable[[], None] = lambda: None
         self.on_leave: Callable[[str, str], None] = lambda _agent, _reason: None
         self.on_lost: Callable[[], None] = lambda: None
+        self.on_end: Callable[[str, str], None] = lambda _agent, _reason: None
+        self.on_kept: Callable[[LiveAgent, wire.Kept], Awaitable[None]] = _ignored
+        self.on_mesh: Callable[[LiveAgent, wire.MeshStatus], None] = lambda _live, _status: None
 
     # -- seen by the rest of control ---------------------------------------------------------------
 
@@ -147,11 +164,26 @@ class Links:
         if live and key not in live.told and self.send(agent, message):
             live.told.add(key)
 
+    def tell_relays(self, relays: Sequence[str]) -> None:
+        """Tell all agents, and who opens streams, the URLs of the relays that serve, unless they know."""
+        if self.streams.relays != list(relays):
+            self.streams.relays = list(relays)
+            for live in self._live.values():
+                if live.protocol >= wire.RELAYS:
+                    live.link.send(wire.Relays(relays=self.streams.relays))
+
+    def evict(self, token: str) -> None:
+        """Have agents with doors of their own end the streams of those who came by this API token (its id)."""
+        for live in self._live.values():
+            if live.direct:
+                live.link.send(wire.Evict(tokens=[token]))
+
     def end(self, agent: str, reason: str) -> None:
         """End an agent's link and all its streams now; what it sent and nobody has taken in yet is left unread."""
         if live := self._live.get(agent):
             live.ended = True
         self.streams.end(agent, reason)
+        self.on_end(agent, reason)
 
     def dismiss(self, row: Agent) -> None:
         """Tell an agent that is no member any more to end itself, and end its link and all its streams now."""
@@ -186,8 +218,9 @@ class Links:
         inbox = self._inboxes.get(link)
         if inbox is None:
             return
-        inbox.messages.append(message)  # type: ignore[arg-type]
-        if len(inbox.messages) > 10_000:
+        inbox.messages.append((message, link.message_size))  # type: ignore[arg-type]
+        inbox.size += link.message_size
+        if len(inbox.messages) > UNREAD_MESSAGES or inbox.size > UNREAD_BYTES:
             link.close("too many messages at once")
         inbox.wake.set()
 
@@ -208,8 +241,9 @@ class Links:
             now = self._clock.monotonic()
             self._silent_since[live.id] = now  # up to here its pings were answered: its leases count from then (I8)
             self._note_loss(now)
+            self.history.went(live.id, reason, self._clock.now())
             log.info("agent link lost", agent=live.id, reason=reason)
-        inbox.messages.append(wire.Leave(reason="\0link lost"))
+        inbox.messages.append((wire.Leave(reason="\0link lost"), 0))
         inbox.wake.set()
         self.on_lost()
         self.on_change()
@@ -230,7 +264,8 @@ class Links:
                 await inbox.wake.wait()
                 inbox.wake.clear()
                 while inbox.messages:
-                    message = inbox.messages.popleft()
+                    message, size = inbox.messages.popleft()
+                    inbox.size -= size
                     if isinstance(message, wire.Leave) and message.reason == "\0link lost":
                         return
                     await self._handle(link, inbox, message)
@@ -270,6 +305,22 @@ class Links:
                 await self._renew(live, csr)
             case wire.Leave(reason=reason):
                 self.on_leave(live.id, reason)
+            case wire.RelayLinks(relays=relays):
+                live.relays = relays[:_RELAYS_LIMIT]
+            case wire.Inside(tokens=tokens):
+                await self._check_inside(live, tokens)
+            case wire.Kept():
+                await self.on_kept(live, message)
+            case wire.MeshStatus():
+                self.on_mesh(live, message)
+
+    async def _check_inside(self, live: LiveAgent, tokens: list[str]) -> None:
+        """Have those users' streams ended whose API tokens ended while nobody could tell the agent."""
+        now = self._changes.clock.now()
+        async with self._changes.look() as tx:
+            rows = {token: await tx.get(Token, token) for token in tokens[:_INSIDE_LIMIT]}
+        if bad := [token for token, row in rows.items() if row is None or (row.expires_at or now + 1) <= now]:
+            live.link.send(wire.Evict(tokens=bad))
 
     async def _register(self, link: Link, hello: wire.Hello) -> LiveAgent | None:
         """Register → full session report → verdict, before any placement (I13)."""
@@ -279,7 +330,10 @@ class Links:
             return None
         kill: list[str] = []
         forget: list[str] = []
+        owed: list[str] = []
         async with self._changes.commit("agent.register") as change:
+            if not link.alive:  # a newer link, with a newer certificate, may have registered meanwhile
+                return None
             agent = await vetted(change, await change.tx.get(Agent, link.peer), link.generation)
             if agent is None or agent.state not in (AgentState.READY, AgentState.DRAINING):
                 told = refusal(link.peer, agent)
@@ -296,12 +350,13 @@ class Links:
                 verdict = await apply(change, agent.id, report)
                 if verdict is Verdict.KILL:
                     kill.append(report.run)
-                elif verdict is Verdict.FORGET and await self._complete(report):
-                    forget.append(report.run)
+                elif verdict is Verdict.FORGET:
+                    owes = await ran_on(change, agent.id, report.run) and not await self._complete(report)
+                    (owed if owes else forget).append(report.run)
             await self._missing(change, agent.id, {report.run for report in hello.runs})
             group = await change.tx.get(Group, agent.group)
         lease, life = (group.lease_s, group.max_life_s) if group and agent.instance else (0.0, 0.0)
-        live = self._enter(link, agent, hello)
+        live = self._enter(link, agent, hello, owed)
         link.send(
             wire.Welcome(
                 protocol=wire.PROTOCOL,
@@ -312,6 +367,8 @@ class Links:
                 max_life_s=life,
                 grant_key=live.grant_key,
                 now=self.streams.now(),
+                relays=self.streams.relays,
+                padding=wire.PADDING,
             )
         )
         self.streams.relay.linked(agent.id, link, boot=hello.boot, dials=hello.protocol >= wire.DIALS)
@@ -321,17 +378,19 @@ class Links:
         self.on_change()
         return live
 
-    def _enter(self, link: Link, agent: Agent, hello: wire.Hello) -> LiveAgent:
+    def _enter(self, link: Link, agent: Agent, hello: wire.Hello, owed: Collection[str]) -> LiveAgent:
         before = self._live.pop(agent.id, None)
         if before and before.link is not link:
             before.link.close("the agent registered on a newer link")
         now = self._clock.monotonic()
         live = LiveAgent(id=agent.id, link=link, epoch=agent.epoch, protocol=hello.protocol, heard=now)
+        live.direct = hello.facts.get("direct", "")
         live.grant_key = agent_key(self._config.secret_key, agent.id, link.generation)
-        live.exited = {r.run: (r.out, r.err) for r in hello.runs if r.state == MemberState.EXITED}
+        live.exited = {report.run: (report.out, report.err) for report in hello.runs if report.run in owed}
         self._live[agent.id] = live
         self._changed.add(agent.id)
         self._silent_since.pop(agent.id, None)
+        self.history.came(agent.id, self._clock.now())
         return live
 
     async def _admit(self, change: Change, agent: Agent, instance: Instance | None, hello: wire.Hello) -> Agent:
@@ -374,7 +433,9 @@ class Links:
             verdict = await apply(change, live.id, report)
         if verdict is Verdict.KILL:
             live.link.send(wire.Stop(run=report.run, grace=0.0))
-        if report.state == MemberState.EXITED:
+        if report.state == MemberState.EXITED and not await self._owns(live, report.run):
+            live.link.send(wire.Forget(runs=[report.run]))
+        elif report.state == MemberState.EXITED:
             live.exited[report.run] = (report.out, report.err)
             await self._forget_if_complete(live, report.run)
         self._changes.bus.publish(f"log:{report.run}")
@@ -385,8 +446,8 @@ class Links:
             row = await change.tx.get(Agent, live.id)
             if row is None or row.state not in KEPT:
                 return
-            _, pem = await issue(change, self._config, row, csr)
-        live.link.send(wire.Certificate(certificate=pem))
+            row, pem = await issue(change, self._config, row, csr)
+        live.link.send(wire.Certificate(certificate=pem, generation=row.generation))
 
     async def _no_checkpoint(self, live: LiveAgent, message: wire.NoCheckpoint) -> None:
         """A run was not asked: its move ends now. Of a gang others may have been: there its time decides."""
@@ -415,14 +476,14 @@ class Links:
         self._changes.bus.publish(f"log:{message.run}")
 
     async def _owns(self, live: LiveAgent, run: str) -> bool:
-        """Say whether logs of this run may come from this agent (S2); asked of the store once a run and link."""
-        if run in live.owned or run in live.exited:
+        """Say whether output of this run may come from this agent (S2); asked of the store once a run and link."""
+        if run in live.owned:
             return True
         async with self._changes.look() as tx:
-            found = await find(Change(tx, 0.0), live.id, run)
-        if found:
+            owned = await ran_on(Change(tx, 0.0), live.id, run)
+        if owned:
             live.owned.add(run)
-        return found is not None
+        return owned
 
     async def _complete(self, report: wire.RunReport) -> bool:
         out = await self._logs.size(report.run, "out")
@@ -451,6 +512,10 @@ class Links:
                 agent, AgentState.DRAINING, agent.reason, text, verb="acknowledged", acknowledged_epoch=epoch
             )
         self.on_change()
+
+
+async def _ignored(_live: LiveAgent, _message: wire.Kept) -> None:
+    """Take no notice."""
 
 
 def capped(reported: Slots, limit: Slots) -> Slots:

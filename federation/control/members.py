@@ -49,6 +49,20 @@ async def find(change: Change, agent: str, run: str) -> tuple[Session, Member] |
     return (row, member) if member else None
 
 
+async def ran_on(change: Change, agent: str, run: str) -> bool:
+    """Say whether a run is an agent's, or was in an earlier attempt: its output may come from there (S2)."""
+    try:
+        key, attempt, rank = split_run_id(run)
+    except Invalid:
+        return False
+    row = await change.tx.get(Session, key)
+    if row is None:
+        return False
+    if row.attempt == attempt and row.members:
+        return any(member.rank == rank and member.agent == agent for member in row.members)
+    return row.earlier.get(f"{attempt}.{rank}") == agent
+
+
 async def apply(change: Change, agent: str, report: RunReport) -> Verdict:
     """Take in one report; a repeat changes nothing. An agent speaks of its own runs only (S2)."""
     found = await find(change, agent, report.run)

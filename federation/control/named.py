@@ -10,6 +10,7 @@ from atoll.errors import Conflict, Invalid, NotFound
 from atoll.group import Group, GroupKind, Provider, Size
 from atoll.ids import check_name
 from atoll.instance import Instance, Shape
+from atoll.mesh import Mesh
 from atoll.plan import Plan
 from atoll.price import PriceList
 from atoll.site import Site
@@ -135,7 +136,9 @@ class Sites(Named[Site]):
     async def _dependents(self, change: Change, row: Site) -> list[str]:
         groups = await change.tx.find(Group, site=row.name)
         agents = await change.tx.find(Agent, site=row.name, state=list(KEPT))
-        return [f"group {g.name}" for g in groups] + [f"agent {a.name}" for a in agents]
+        meshes = [mesh for mesh in await change.tx.find(Mesh) if row.name in {end.site for end in mesh.ends}]
+        joined = [f"the mesh of {mesh.name.replace('+', ' and ')}" for mesh in meshes]
+        return [f"group {g.name}" for g in groups] + [f"agent {a.name}" for a in agents] + joined
 
 
 class Groups(Named[Group]):

@@ -18,10 +18,17 @@ class Reconciler:
     def __init__(self, name: str, work: Callable[[], Awaitable[float | None]], *, every: float) -> None:
         self.name = name
         self.rounds = 0
+        self.failures = 0
         self._work = work
         self._every = every
         self._hint = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._done_at: float | None = None
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the last good round ended; None before the first."""
+        return None if self._done_at is None else asyncio.get_running_loop().time() - self._done_at
 
     def hint(self) -> None:
         """Ask for a round soon; many hints make one round."""
@@ -45,7 +52,9 @@ class Reconciler:
             try:
                 sooner = await self._work()
                 pause = self._every if sooner is None else min(sooner, self._every)
+                self._done_at = asyncio.get_running_loop().time()
             except Exception as error:
+                self.failures += 1
                 log.error("round failed", reconciler=self.name, error=repr(error), exc_info=True)
             self.rounds += 1
             try:

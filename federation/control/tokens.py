@@ -38,6 +38,7 @@ class Tokens:
         self._chance = chance
         self._on_change = on_change
         self.on_revoked: Callable[[Agent], None] = lambda _agent: None
+        self.on_deleted: Callable[[str], None] = lambda _token: None
 
     async def create_join(
         self, *, site: str, group: str, uses: int = 1, ttl_s: float = 900.0, owner: str = ""
@@ -85,6 +86,16 @@ class Tokens:
             raise Unauthorized("this API token is not valid", hint="log in with: atoll login URL --token …")
         return token
 
+    async def standing(self, owner: str, token: str = "") -> tuple[str, ...] | None:
+        """Return the roles that a user's API tokens give, or just the one with this id; None where there is none."""
+        now = self._changes.clock.now()
+        async with self._changes.look() as tx:
+            rows = await tx.find(Token, owner=owner, kind=str(TokenKind.API))
+        good = [
+            row for row in rows if (not token or row.id == token) and (row.expires_at is None or row.expires_at > now)
+        ]
+        return tuple(sorted({role for row in good for role in row.roles})) if good else None
+
     async def list(self) -> list[Token]:
         """Return all tokens, without secrets."""
         async with self._changes.look() as tx:
@@ -98,6 +109,7 @@ class Tokens:
                 raise NotFound(f"no single token begins with {prefix!r}", hint="see `atoll token list`")
             await change.tx.delete(Token, rows[0].id)
             await change.event("token", rows[0].id[:12], "deleted")
+        self.on_deleted(rows[0].id)
 
     async def join(self, secret: str, csr: str, name: str, facts: dict[str, str]) -> Joined:
         """Use up one use of a join token and make an agent of its group; raise `Unauthorized` when it has none.

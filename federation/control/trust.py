@@ -21,7 +21,7 @@ async def issue(change: Change, config: ControlConfig, row: Agent, csr: str) -> 
     """Return a new certificate for an agent's key, of a generation that none had before; raise `Invalid`."""
     if row.key and config.authority.key_of(csr) != row.key:
         raise Invalid("a certificate is renewed for the agent's own key only", hint="join anew with a new key")
-    row = await change.tx.update(replace(row, generation=row.generation + 1))
+    row = await change.tx.update(replace(row, generation=row.generation + 1, issued_by=config.authority.pin))
     return row, config.authority.sign_agent(
         csr, row.id, generation=row.generation, ttl_s=config.certificate_s, now=change.now
     )

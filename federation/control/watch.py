@@ -1,6 +1,7 @@
 """The watch over placed sessions: tell agents, notice silence, leases and life times."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from atoll.agent import Agent
 from atoll.instance import Instance
@@ -36,8 +37,9 @@ class Watch:
         waiting = [row for row in rows.sessions.values() if row.state in WAITING]
         agents = dict(rows.agents)
         await self._expire(placed, waiting)
+        blind = frozenset(site.name for site in rows.sites.values() if site.blind)
         for row in placed:
-            self._tell(row, agents)
+            self._tell(row, agents, blind)
         await self._silence(placed)
         self._cordons(agents)
         return await self._moves.round(placed, agents)
@@ -48,8 +50,8 @@ class Watch:
                 key = f"cordon:{row.cordon_epoch}"
                 self._links.tell_once(row.id, key, wire.Cordon(epoch=row.cordon_epoch, cordoned=True))
 
-    def _tell(self, row: Session, agents: dict[str, Agent]) -> None:
-        """Send each member's agent what it may not know yet; repeated only on a new link."""
+    def _tell(self, row: Session, agents: dict[str, Agent], blind: frozenset[str]) -> None:
+        """Send each member's agent what it may not know yet; repeated only on a new link. `blind` are sites."""
         for run, member in current_runs(row):
             if member.state is MemberState.EXITED or member.agent not in agents:
                 continue
@@ -59,13 +61,15 @@ class Watch:
             elif row.moving and row.spec.checkpoint and member.state is MemberState.RUNNING:
                 self._ask(row.moving.asked_at, row.spec.checkpoint.signal, run, member.agent)
             elif member.state is MemberState.STARTING:
-                self._links.tell_once(member.agent, f"start:{run}", self._start(row, run, member, agents))
+                self._links.tell_once(member.agent, f"start:{run}", self._start(row, run, member, agents, blind))
 
     def _ask(self, asked_at: float, signal: str, run: str, agent: str) -> None:
         ask = wire.Checkpoint(run=run, signal=signal, asked_at=asked_at)
         self._links.tell_once(agent, f"checkpoint:{run}:{asked_at}", ask)
 
-    def _start(self, row: Session, run: str, member: Member, agents: dict[str, Agent]) -> wire.Start:
+    def _start(
+        self, row: Session, run: str, member: Member, agents: dict[str, Agent], blind: frozenset[str]
+    ) -> wire.Start:
         env = {
             "ATOLL_SESSION": row.id,
             "ATOLL_SESSION_NAME": row.name,
@@ -76,9 +80,9 @@ class Watch:
         if row.moves:
             env["ATOLL_RESUMED"] = "1"
         lease = row.spec.retry.lease if row.spec.retry.lost else 0.0
-        return wire.Start(
-            run=run, epoch=agents[member.agent].epoch, spec=row.spec, slots=member.slots, env=env, lease_s=lease
-        )
+        agent = agents[member.agent]
+        spec = replace(row.spec, blind=True) if agent.site in blind else row.spec
+        return wire.Start(run=run, epoch=agent.epoch, spec=spec, slots=member.slots, env=env, lease_s=lease)
 
     async def _silence(self, placed: list[Session]) -> None:
         for row in placed:

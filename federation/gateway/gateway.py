@@ -2,7 +2,8 @@
 
 import asyncio
 import html
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import structlog
 from aiohttp import (
@@ -14,18 +15,22 @@ from aiohttp import (
     WSMsgType,
     web,
 )
+from multidict import CIMultiDict
 from yarl import URL
 
 from atoll.errors import AtollError, Conflict, NotFound, Unavailable
 from atoll.ids import run_id
 from atoll.session import Session
 from atoll.states import ENDED, PLACED, SessionState
-from atoll.suggest import hint
 from federation.api import problems
-from federation.api.auth import APP_COOKIE, check_entry, set_cookie
+from federation.api.auth import APP_COOKIE, Caller, set_cookie
 from federation.api.grants import COOKIE_TTL_S, Purpose
 from federation.api.route import Services
+from federation.control.sharing import check_app
+from federation.control.streamlog import Entry, Visit
 from federation.gateway.headers import towards_app, towards_browser
+from federation.gateway.inside import Inside
+from federation.gateway.mount import Mount
 from federation.gateway.tunnel import client
 from tunnel.lanes import Use
 
@@ -35,18 +40,22 @@ CHUNK = 64 * 1024
 BULK = 4 * 1024 * 1024
 """An upload from this size on has a connection of its own; how much comes down is not known beforehand."""
 MAX_MESSAGE = 64 * 1024 * 1024
+PUBLIC_MESSAGE = 1024 * 1024
+"""The longest WebSocket message of one of whom nothing is known: each is held in memory as a whole."""
 
 
 class Gateway:
-    """Answers every request whose Host is `<app>--<session>.<apps domain>`, and no other."""
+    """Answers every request whose Host is `<app>--<session>.<apps domain>`, in path mode whose path is an app's."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._clients: dict[Use, ClientSession] = {}
+        self._inside = Inside(services)
 
     async def front(self, request: web.Request) -> web.StreamResponse | None:
-        """Return the app's answer, or None when the request's Host names no app."""
-        named = self._services.address.app_of(request.host)
+        """Return the app's answer, or None when the request names no app."""
+        address = self._services.address
+        named = address.app_of(request.host) or address.app_at(request.host, request.raw_path)
         if named is None:
             return None
         try:
@@ -58,20 +67,41 @@ class Gateway:
 
     async def close(self) -> None:
         """Drop the connections to apps."""
+        await self._inside.close()
         for each in self._clients.values():
             await each.close()
 
     async def _answer(self, request: web.Request, app: str, ref: str) -> web.StreamResponse:
         row = await self._find(ref)
+        mount = self._mount(request, row, app)
+        if mount.prefix and not request.raw_path.startswith(f"{mount.prefix}/"):
+            # By name, or without the last slash: an app's cookies and links hold for one path only.
+            rest = request.raw_path.removeprefix(f"/apps/{ref}/{app}")
+            return web.Response(status=307, headers={"Location": f"{mount.prefix}/{rest.removeprefix('/')}"})
         if GRANT in request.query:
-            return self._admit(request, row)
-        caller = await self._services.door.caller(request, session=row.id)
-        if not caller.by_cookie:  # a cookie of this session's was only given to one who may enter
-            check_entry(caller, row)
+            return self._admit(request, row, mount)
+        visit = Visit(door="app", project=row.project, session=row.id, app=app, source=request.remote or "")
+        record = self._services.control.streams.log
+
+        def refused(who: Caller, error: AtollError) -> None:
+            record.refused(replace(visit, user=who.owner), error.reason, error.message)
+
+        caller = await self._services.door.visitor(request, row, app, refused)
         run = self._run_of(row, app)
-        if request.headers.get("Upgrade", "").lower() == "websocket":
-            return await self._websocket(request, app, run)
-        return await self._http(request, app, run)
+        async with self._inside.visit(caller, row, app, request):
+            entry = record.began(replace(visit, user=caller.owner, run=run), sum_up=True)
+            try:
+                if request.headers.get("Upgrade", "").lower() == "websocket":
+                    most = MAX_MESSAGE if caller.owner else PUBLIC_MESSAGE
+                    return await self._websocket(request, app, run, mount, entry, most)
+                return await self._http(request, app, run, mount, entry)
+            finally:
+                entry.ended()
+
+    def _mount(self, request: web.Request, row: Session, app: str) -> Mount:
+        if not self._services.address.has_paths(request.host):
+            return Mount()
+        return Mount(f"/apps/{row.id}/{app}", whole=row.spec.rule(app).prefix)
 
     async def _find(self, ref: str) -> Session:
         async with self._services.control.store.transaction() as tx:
@@ -85,20 +115,18 @@ class Gateway:
             raise NotFound(f"there is no session {ref}", hint="`atoll ps` lists sessions and their links")
         return found[0]
 
-    def _admit(self, request: web.Request, row: Session) -> web.StreamResponse:
-        """Turn a link's grant into a cookie of this host, and drop it from the address."""
+    def _admit(self, request: web.Request, row: Session, mount: Mount) -> web.StreamResponse:
+        """Turn a link's grant into a cookie of this app's place, and drop it from the address."""
         door = self._services.door
         owner = door.grants.check(request.query[GRANT], Purpose.LINK, audience=row.id).owner
         clean = request.rel_url.without_query_params(GRANT)
         answer = web.Response(status=303, headers={"Location": str(clean), "Referrer-Policy": "no-referrer"})
         cookie = door.grants.issue(Purpose.APP, owner, ttl_s=COOKIE_TTL_S, audience=row.id)
-        set_cookie(answer, request, APP_COOKIE, cookie, COOKIE_TTL_S)
+        set_cookie(answer, request, APP_COOKIE, cookie, COOKIE_TTL_S, f"{mount.prefix}/")
         return answer
 
     def _run_of(self, row: Session, app: str) -> str:
-        if app not in row.spec.apps:
-            offered = ", ".join(row.spec.apps) or "none"
-            raise NotFound(f"{row.name} has no app {app}", hint=hint(app, row.spec.apps, f"its apps: {offered}"))
+        check_app(row, app)
         if row.state in ENDED:
             raise Conflict(f"{row.name} has ended ({row.state})", hint="start it again with `atoll run`")
         if row.state not in PLACED or row.state is SessionState.STARTING:
@@ -111,36 +139,52 @@ class Gateway:
             self._clients[use] = client(self._services.control.streams, use)
         return self._clients[use]
 
-    async def _http(self, request: web.Request, app: str, run: str) -> web.StreamResponse:
-        headers = towards_app(request.headers.items(), request.headers.get("Connection", ""))
+    def _headers(self, request: web.Request, mount: Mount, *, websocket: bool = False) -> CIMultiDict[str]:
+        """Return what the app is told: the browser's headers less ours, and how it was reached."""
+        told = towards_app(request.headers.items(), request.headers.get("Connection", ""), websocket=websocket)
+        told["X-Forwarded-Proto"] = self._services.address.apps_scheme
+        if mount.prefix:
+            told["X-Forwarded-Prefix"] = mount.prefix
+        return told
+
+    async def _http(self, request: web.Request, app: str, run: str, mount: Mount, entry: Entry) -> web.StreamResponse:
+        headers = self._headers(request, mount)
         body = request.content.iter_chunked(CHUNK) if request.can_read_body else None
         use = Use.BULK if (request.content_length or 0) >= BULK else Use.SHORT
         async with _refused(app):
             upstream = await self._upstream(use).request(
-                request.method, _url(request, app, run), headers=headers, data=body, allow_redirects=False
+                request.method, _url(request, app, run, mount), headers=headers, data=body, allow_redirects=False
             )
         async with upstream:
             answer = web.StreamResponse(
-                status=upstream.status, reason=upstream.reason, headers=towards_browser(upstream.headers)
+                status=upstream.status,
+                reason=upstream.reason,
+                headers=towards_browser(upstream.headers, mount, request.host),
             )
             await answer.prepare(request)
+            received = 0
             try:
                 async for data in upstream.content.iter_any():
                     await answer.write(data)
+                    received += len(data)
             except ClientError:
                 # The browser must not take a cut answer for a whole one: drop its connection.
                 if request.transport is not None:
                     request.transport.abort()
                 return answer
+            finally:
+                entry.carried(received, request.content.total_bytes)
             await answer.write_eof()
         return answer
 
-    async def _websocket(self, request: web.Request, app: str, run: str) -> web.StreamResponse:
-        headers = towards_app(request.headers.items(), request.headers.get("Connection", ""), websocket=True)
+    async def _websocket(
+        self, request: web.Request, app: str, run: str, mount: Mount, entry: Entry, most: int
+    ) -> web.StreamResponse:
+        headers = self._headers(request, mount, websocket=True)
         offered = [part.strip() for part in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if part]
         async with _refused(app):
             inner = await self._upstream().ws_connect(
-                _url(request, app, run),
+                _url(request, app, run, mount),
                 protocols=offered,
                 headers=headers,
                 autoping=False,
@@ -150,18 +194,21 @@ class Gateway:
             )
         chosen = [inner.protocol] if inner.protocol else []
         outer = web.WebSocketResponse(
-            protocols=chosen, autoping=False, autoclose=False, max_msg_size=MAX_MESSAGE, compress=False
+            protocols=chosen, autoping=False, autoclose=False, max_msg_size=most, compress=False
         )
         try:
             await outer.prepare(request)
-            await self._carry(outer, inner)
+            await self._carry(outer, inner, entry)
         finally:
             await inner.close()
         return outer
 
-    async def _carry(self, outer: web.WebSocketResponse, inner: ClientWebSocketResponse) -> None:
+    async def _carry(self, outer: web.WebSocketResponse, inner: ClientWebSocketResponse, entry: Entry) -> None:
         stop = asyncio.create_task(self._services.closing.wait())
-        ways = [asyncio.create_task(_pass(outer, inner)), asyncio.create_task(_pass(inner, outer))]
+        ways = [
+            asyncio.create_task(_pass(outer, inner, lambda count: entry.carried(0, count))),
+            asyncio.create_task(_pass(inner, outer, lambda count: entry.carried(count, 0))),
+        ]
         try:
             await asyncio.wait([*ways, stop], return_when="FIRST_COMPLETED")
         finally:
@@ -182,14 +229,14 @@ class Gateway:
             hint=html.escape(problem.hint),
         )
         headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
-        if problem.status == 503:
+        if problem.status in (429, 503):
             headers["Retry-After"] = "2"
         return web.Response(text=page, status=problem.status, content_type="text/html", headers=headers)
 
 
-def _url(request: web.Request, app: str, run: str) -> URL:
+def _url(request: web.Request, app: str, run: str, mount: Mount) -> URL:
     # The target goes on as the browser sent it: no decoding, no normalisation.
-    return URL(f"http://{app}--{run}{request.raw_path}", encoded=True)
+    return URL(f"http://{app}--{run}{mount.target(request.raw_path)}", encoded=True)
 
 
 class _refused:
@@ -213,9 +260,13 @@ class _refused:
 
 
 async def _pass(
-    source: web.WebSocketResponse | ClientWebSocketResponse, sink: web.WebSocketResponse | ClientWebSocketResponse
+    source: web.WebSocketResponse | ClientWebSocketResponse,
+    sink: web.WebSocketResponse | ClientWebSocketResponse,
+    count: Callable[[int], None],
 ) -> None:
     async for message in _messages(source):
+        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+            count(len(message.data))
         if message.type is WSMsgType.TEXT:
             await sink.send_str(message.data)
         elif message.type is WSMsgType.BINARY:

@@ -1,10 +1,11 @@
-"""Which headers pass between a browser and a session's app, and which end at the gateway."""
+"""Which headers pass between a browser and a session's app, which are changed, and which end at the gateway."""
 
 from collections.abc import Iterable, Mapping
 
 from multidict import CIMultiDict
 
 from federation.api.auth import OUR_COOKIES
+from federation.gateway.mount import Mount
 
 HOP_BY_HOP = frozenset(
     {
@@ -36,16 +37,25 @@ def towards_app(headers: Iterable[tuple[str, str]], connection: str, *, websocke
     return kept
 
 
-def towards_browser(headers: Mapping[str, str]) -> CIMultiDict[str]:
-    """Return an app's headers without hop-by-hop ones and without cookies that are named like ours."""
+def towards_browser(headers: Mapping[str, str], mount: Mount, host: str) -> CIMultiDict[str]:
+    """Return an app's headers without hop-by-hop ones and without what reaches beyond the app.
+
+    That is cookies named like ours or for other hosts and paths, and orders to the browser about our whole domain.
+    """
     named = _named(headers.get("Connection", ""))
     kept: CIMultiDict[str] = CIMultiDict()
     for name, value in headers.items():
         lower = name.lower()
-        if lower in HOP_BY_HOP | named:
+        if lower in HOP_BY_HOP | named or lower == "clear-site-data":
             continue
-        if lower == "set-cookie" and value.partition("=")[0].strip() in OUR_COOKIES:
+        if lower == "service-worker-allowed" and mount.prefix:
             continue
+        if lower == "set-cookie":
+            if value.partition("=")[0].strip() in OUR_COOKIES:
+                continue
+            value = mount.cookie(value)
+        if lower == "location":
+            value = mount.location(value, host)
         kept.add(name, value)
     return kept
 

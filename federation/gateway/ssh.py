@@ -10,7 +10,8 @@ import asyncssh
 from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FAILED
 
 from atoll.errors import AtollError, Unavailable
-from federation.gateway.sshdoor import SshDoor, Visitor, said
+from federation.gateway.sshdoor import SshDoor, said
+from federation.gateway.visitors import Visitor
 from tunnel import exec as frames
 from tunnel.exec import Decoder, ExecError, Exit, Kind, Order, Size
 from tunnel.lanes import Use
@@ -133,6 +134,12 @@ class Entrance(asyncssh.SSHServer):
         """Who was let in: known once `run` has answered."""
         return self._admitted.result().owner if self._admitted else ""
 
+    @property
+    def source(self) -> str:
+        """The address that the connection comes from."""
+        peer = self._connection.get_extra_info("peername")
+        return str(peer[0]) if peer else ""
+
     def session_requested(self) -> "Program":
         """A program, shell or subsystem is wanted."""
         return Program(self)
@@ -157,7 +164,7 @@ class Entrance(asyncssh.SSHServer):
         try:
             run = await self.run()
             transport = await self.door.services.control.streams.open(
-                run, "", port, forward.far, use=Use.BULK, user=self.user
+                run, "", port, forward.far, use=Use.BULK, user=self.user, door="ssh", source=self.source
             )
         except AtollError as error:
             raise asyncssh.ChannelOpenError(OPEN_CONNECT_FAILED, error.message) from None
@@ -324,7 +331,15 @@ class Program(_Channel, asyncssh.SSHServerSession[bytes]):
         try:
             run = await self._entrance.run()
             stream = await self._entrance.door.services.control.streams.open(
-                run, "", 0, self.far, use=Use.BULK, exec=True, user=self._entrance.user
+                run,
+                "",
+                0,
+                self.far,
+                use=Use.BULK,
+                exec=True,
+                user=self._entrance.user,
+                door="ssh",
+                source=self._entrance.source,
             )
             self._stream = stream
             self._write(b"".join([frames.told(Kind.ORDER, order), *self._early]))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import BaseConnector, ClientSession, ClientTimeout, DummyCookieJar, client_proto, hdrs
 
-from federation.api.plane import StreamsPort
+from federation.api.linkplane import StreamsPort
 from tunnel.lanes import Use
 
 if TYPE_CHECKING:

@@ -1,10 +1,10 @@
 """The store in a database: opening it, its transactions one after the other, its events."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL, make_url
@@ -21,6 +21,9 @@ from federation.store.faults import told
 from federation.store.hold import FileHold, Hold, PostgresHold, connect
 from federation.store.schema import prepare
 from federation.store.transaction import SqlTransaction, events_after, newest_rev, read_event
+from federation.store.undivided import undivided
+
+T = TypeVar("T")
 
 _PRAGMAS = (
     "PRAGMA busy_timeout = 5000",
@@ -155,7 +158,7 @@ class SqlStore:
                         yield transaction
                         await transaction.flush()
                         with told(self._place):
-                            await connection.commit()
+                            await self._whole(connection.commit())
                     finally:
                         transaction.open = False
             finally:
@@ -165,14 +168,14 @@ class SqlStore:
         """Return committed events with `rev > since`, in order; none can appear below one already returned."""
         async with self._connection(reading=True) as connection:
             with told(self._place):
-                found = (await connection.execute(events_after(since, limit, kinds))).all()
+                found = (await self._whole(connection.execute(events_after(since, limit, kinds)))).all()
         return [read_event(record.rev, record.body) for record in found]
 
     async def last_rev(self) -> int:
         """Return the rev of the newest event, 0 when there is none."""
         async with self._connection(reading=True) as connection:
             with told(self._place):
-                return int((await connection.execute(newest_rev())).scalar_one())
+                return int((await self._whole(connection.execute(newest_rev()))).scalar_one())
 
     async def close(self) -> None:
         """Wait for the open transaction, then release connections and locks; well if that is done."""
@@ -184,19 +187,27 @@ class SqlStore:
     @asynccontextmanager
     async def _connection(self, *, reading: bool = False) -> AsyncIterator[AsyncConnection]:
         self._check_open()
-        with told(self._place):
-            connection = await self._engine.connect()
+        connection = self._engine.connect()
         try:
-            if reading:
-                await connection.execution_options(reading=True)
             with told(self._place):
-                await connection.begin()
+                await self._whole(_begun(connection, reading=reading))
             yield connection
         finally:
-            # Shielded: a cancelled task must still give its connection back with nothing left open.
-            with told(self._place):
-                await asyncio.shield(connection.close())
+            # A cancelled task, too, must give its connection back with nothing left open.
+            if connection.sync_connection is not None:
+                with told(self._place):
+                    await undivided(connection.close())
+
+    def _whole(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        return work if self._engine.dialect.name == "postgresql" else undivided(work)
 
     def _check_open(self) -> None:
         if self._closed:
             raise Unavailable("the store is closed")
+
+
+async def _begun(connection: AsyncConnection, *, reading: bool) -> None:
+    await connection.start()
+    if reading:
+        await connection.execution_options(reading=True)
+    await connection.begin()

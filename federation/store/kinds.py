@@ -8,11 +8,14 @@ from atoll.budget import Budget
 from atoll.errors import Conflict, Invalid
 from atoll.group import Group, Provider
 from atoll.instance import Instance
+from atoll.mesh import Mesh
 from atoll.plan import Plan
 from atoll.policy import Policy
 from atoll.price import PriceList
+from atoll.relay import Relay
 from atoll.session import Session
 from atoll.site import Site
+from atoll.streamrecord import StreamRecord
 from atoll.token import Token
 from federation.ports import Row, Stale
 
@@ -73,6 +76,9 @@ KINDS: Mapping[type[Row], Kind] = {
     PriceList: Kind("price list", "provider", "at"),
     Policy: Kind("policy", "name", "created_at", ("project",)),
     Budget: Kind("budget", "name", "created_at", ("project",)),
+    Relay: Kind("relay", "id", "created_at", ("state", "name")),
+    Mesh: Kind("mesh", "name", "created_at"),
+    StreamRecord: Kind("stream record", "id", "began_at", ("state", "project", "session", "user")),
 }
 """Every kind of row there is."""
 

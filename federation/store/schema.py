@@ -5,7 +5,7 @@ from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, sel
 from atoll.errors import Refused
 from federation.store.tables import metadata
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """All schema revisions, oldest first; each has a file in `migrations/versions`."""
 
 # Alembic's own table, spelled out so that a fresh database needs no alembic in memory.

@@ -8,11 +8,14 @@ from atoll.agent import Agent
 from atoll.budget import Budget
 from atoll.group import Group, Provider
 from atoll.instance import Instance
+from atoll.mesh import Mesh
 from atoll.plan import Plan
 from atoll.policy import Policy
 from atoll.price import PriceList
+from atoll.relay import Relay
 from atoll.session import Session
 from atoll.site import Site
+from atoll.streamrecord import StreamRecord
 from atoll.token import Token
 from federation.ports import Row
 
@@ -61,6 +64,9 @@ ROWS: Mapping[type[Row], Table] = {
     PriceList: _rows("price_lists"),
     Policy: _rows("policies", "project"),
     Budget: _rows("budgets", "project"),
+    Relay: _rows("relays", "state", "name"),
+    Mesh: _rows("meshes"),
+    StreamRecord: _rows("stream_records", "state", "project", "session", "user"),
 }
 """The table of each kind of row. `body` holds every field, so a new field needs no migration."""
 

@@ -17,6 +17,7 @@ from federation.store import kinds
 from federation.store.faults import told
 from federation.store.kinds import KINDS
 from federation.store.tables import ROWS, answers, decisions, events, session_agents, settings
+from federation.store.undivided import undivided
 
 _EVENT_ORDER = 0x61746F6C6C  # "atoll": the advisory lock that makes revs rise in commit order
 
@@ -226,7 +227,8 @@ class SqlTransaction:
         self._check_open()
         try:
             with told(self._place):
-                return await self._connection.execute(statement)
+                work = self._connection.execute(statement)
+                return await (work if self._postgres else undivided(work))
         except BaseException:
             # A full disk can undo everything so far: nothing more may be written, even if this is caught.
             self.open = False

@@ -13,8 +13,9 @@ from atoll.client import views as api
 from atoll.errors import AtollError, NotFound, Unauthorized
 from atoll.states import ENDED, SessionState
 from federation.api import observe, problems, views
+from federation.api.apps import link_to
 from federation.api.auth import PAGE_COOKIE, Caller, cookie_name, set_cookie
-from federation.api.grants import COOKIE_TTL_S, LINK_TTL_S, Purpose
+from federation.api.grants import COOKIE_TTL_S, Purpose
 from federation.api.route import Services
 from federation.web import words
 
@@ -119,11 +120,8 @@ class Pages:
     async def open_app(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Send the browser to an app of a session with a fresh grant."""
         row = await self._services.control.sessions.get(PROJECT, request.match_info["ref"])
-        app = request.match_info["app"]
-        if app not in row.spec.apps:
-            raise NotFound(f"{row.name} has no app {app}")
-        grant = self._services.door.grants.issue(Purpose.LINK, caller.owner, ttl_s=LINK_TTL_S, audience=row.id)
-        raise web.HTTPSeeOther(f"{self._services.address.app_url(app, row.id)}?atoll_grant={grant}")
+        now = await self._services.door.as_of_now(caller)
+        raise web.HTTPSeeOther(link_to(self._services, now, row, request.match_info["app"]))
 
     async def login(self, request: web.Request) -> web.StreamResponse:
         """Turn a login link into the page's cookie; without a grant, say how to get one."""

@@ -26,6 +26,7 @@ class Control:
         self.welcome: dict[str, object] = {}
         self.refuse: wire.Refuse | None = None
         self.registered = 0
+        self.on_linked: Callable[[], None] = lambda: None
 
     def accept(self, agent: str = ME) -> Link:
         assert agent == ME
@@ -33,6 +34,7 @@ class Control:
 
     def linked(self, link: Link, /) -> None:
         self.link = link
+        self.on_linked()
 
     def received(self, link: Link, message: wire.FromAgent | wire.FromControl, /) -> None:
         match message:

@@ -232,3 +232,19 @@ async def test_an_idle_agent_is_small_and_loads_no_heavy_library(server: Server,
     assert pss < 50 * 1024
     maps = Path(f"/proc/{pid}/maps").read_text()
     assert not any(name in maps for name in ("cryptography", "aiohttp", "sqlalchemy"))
+
+
+async def test_a_gateway_is_permitted_and_forbidden_by_the_owner(server: Server, home: AgentHome) -> None:
+    place = ("--home", str(home.path))
+    assert (await agent("mesh", *place)).code == 122
+    assert (await agent("join", server.url, "--token", server.token(), *place, "--no-start")).code == 0
+    done = await agent("mesh", "--endpoint", "a.example:51820", "--subnet", "10.1.0.0/16", *place)
+    assert (done.code, done.out) == (0, "this machine is permitted to be a gateway; it counts when the agent starts\n")
+    kept = json.loads((home.mesh / "permit.json").read_text())
+    assert kept == {"endpoint": "a.example:51820", "port": 0, "subnets": ["10.1.0.0/16"]}
+    for wrong, why in (("--endpoint=127.0.0.1:1", "no gateway"), ("--subnet=0.0.0.0/0", "private networks only")):
+        refused = await agent("mesh", wrong, *place)
+        assert (refused.code, why in refused.err) == (120, True)
+    assert json.loads((home.mesh / "permit.json").read_text()) == kept
+    assert "no gateway any more" in (await agent("mesh", "--off", *place)).out
+    assert not (home.mesh / "permit.json").exists()

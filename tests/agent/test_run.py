@@ -8,6 +8,7 @@ import pytest
 from agent.core import Machine
 from agent.entry import Entry
 from agent.run import STOPPED, AgentShell
+from atoll.errors import Invalid
 from atoll.host.system import SystemChance, SystemClock
 from atoll.session import Lifetime, SessionSpec
 from atoll.slots import Slots
@@ -266,6 +267,7 @@ class Renewal:
 
     def __init__(self) -> None:
         self.installed = ""
+        self.trusted = "first"
         self.restored = 0
 
     def due_in(self) -> float:
@@ -285,14 +287,43 @@ class Renewal:
     def install(self, certificate: str) -> None:
         self.installed = certificate
 
+    def authorities(self) -> list[str]:
+        return [self.trusted]
+
+    def trust(self, ca: str) -> None:
+        if ca == "damaged":
+            raise Invalid("no certificate")
+        self.trusted = ca
+
 
 async def test_the_certificate_is_renewed_when_due() -> None:
     house = House()
     renewal = Renewal()
     house.begin(renewal=renewal)
     await until(lambda: wire.Renew(csr="CSR") in house.control.others)
-    house.control.send(wire.Certificate(certificate="NEW"))
-    await until(lambda: renewal.installed == "NEW")
+    house.control.send(wire.Certificate(certificate="NEW", generation=4))
+    await until(lambda: wire.Kept(authorities=["first"], generation=4) in house.control.others)
+    assert renewal.installed == "NEW"
+    await house.shell.stop()
+
+
+async def test_other_authorities_are_kept_and_a_certificate_of_them_is_asked_for() -> None:
+    house = House()
+    renewal = Renewal()
+    renewal.installed = "LAST"
+    house.control.welcome = {"protocol": wire.PROTOCOL}
+    house.begin(renewal=renewal)
+    await until(lambda: wire.Kept(authorities=["first"]) in house.control.others)
+    house.control.send(wire.Trust(ca="damaged", renew_s=0.1))
+    house.control.send(wire.Trust(ca="second"))
+    await until(lambda: wire.Kept(authorities=["second"]) in house.control.others)
+    await asyncio.sleep(2.0)
+    assert wire.Renew(csr="CSR") not in house.control.others
+    house.control.send(wire.Trust(ca="third", renew_s=3.0))
+    asked = asyncio.get_running_loop().time()
+    await until(lambda: wire.Renew(csr="CSR") in house.control.others)
+    assert asyncio.get_running_loop().time() - asked < 4.5
+    assert wire.Kept(authorities=["third"]) in house.control.others
     await house.shell.stop()
 
 
@@ -303,6 +334,21 @@ async def test_an_ended_certificate_is_restored_before_the_dial() -> None:
     house.begin(renewal=renewal)
     await until(lambda: house.shell.registered)
     assert renewal.restored == 0, "asked until it was answered, then dialled"
+    await house.shell.stop()
+
+
+async def test_a_certificate_that_is_refused_again_and_again_is_restored() -> None:
+    house = House()
+    renewal = Renewal()
+
+    def refusing() -> None:
+        if renewal.restored < 1 and house.control.link is not None:
+            house.control.link.close("TLS says no more than this")
+
+    house.control.on_linked = refusing
+    house.begin(renewal=renewal)
+    await until(lambda: house.shell.registered, within=20.0)
+    assert renewal.restored == 1
     await house.shell.stop()
 
 
@@ -443,3 +489,51 @@ async def test_a_process_that_does_not_handle_the_signal_is_left_alone(house: Ho
     await until(lambda: house.control.others)
     assert house.control.others == [wire.NoCheckpoint(run=RUN, asked_at=5.0, message="it does not handle HUP")]
     assert house.runtime.processes[RUN].alive
+
+
+class Mesh:
+    """A gateway that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    def linked(self, send: Callable[[wire.Message], None], control: str) -> None:
+        self.told.append(control)
+        send(wire.MeshStatus(port=7))
+
+    def wanted(self, message: wire.MeshWanted) -> None:
+        self.told.append(message)
+
+    async def close(self, *, keep: bool) -> None:
+        self.told.append(keep)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_gateway_hears_what_is_wanted_and_stays_unless_the_agent_leaves(leaves: bool) -> None:
+    house, mesh = House(), Mesh()
+    house.control.welcome = {"protocol": wire.MESHES}
+    house.begin(mesh=mesh)
+    await house.registered()
+    await until(lambda: wire.MeshStatus(port=7) in house.control.others)
+    wanted = wire.MeshWanted(addresses=["fd00::1"])
+    house.control.send(wanted)
+    await until(lambda: wanted in mesh.told)
+    if leaves:
+        house.shell.leave("its owner took it out")
+    else:
+        house.shell.stop_now()
+    await house.task
+    assert mesh.told[-1] is not leaves
+
+
+async def test_an_older_control_plane_hears_nothing_of_gateways() -> None:
+    house, mesh = House(), Mesh()
+    house.control.welcome = {"protocol": wire.MESHES - 1}
+    house.begin(mesh=mesh)
+    await house.registered()
+    assert mesh.told == []
+    house.shell.stop_now()
+    await house.task

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from atoll.client import views
+from atoll.client.mesh import MeshView
 from atoll.document import session_spec
 
 TOKEN = "atk_test"
@@ -101,6 +102,7 @@ class Plane:
         self.ranked: list[views.OfferView] = []
         self.outlook = ("place", "PLACED", "", "")
         self.bodies: list[Any] = []
+        self.meshes: dict[str, list[MeshView]] = {}
         self.streams = 0
         self.hang = False
         self.url = ""
@@ -144,6 +146,11 @@ class Plane:
         app.router.add_post("/v1/groups/{name}:resize", self._size)
         app.router.add_post("/v1/groups/{name}:terminate", self._terminate)
         app.router.add_get("/v1/instances", self._instances)
+        app.router.add_get("/v1/meshes", self._meshes)
+        app.router.add_get("/v1/meshes/{site}/{other}", self._mesh)
+        app.router.add_put("/v1/meshes/{site}/{other}", self._mesh_up)
+        app.router.add_post("/v1/meshes/{site}/{other}:rotate", self._mesh)
+        app.router.add_delete("/v1/meshes/{site}/{other}", self._mesh_down)
         app.router.add_get("/broken", self._broken)
         return app
 
@@ -269,6 +276,24 @@ class Plane:
 
     async def _objects(self, request: web.Request) -> web.Response:
         return reply({"items": list(self.objects[request.match_info["kind"]].values()), "next": ""})
+
+    async def _meshes(self, request: web.Request) -> web.Response:
+        return reply({"items": [view for views in self.meshes.values() for view in views[:1]], "next": ""})
+
+    async def _mesh(self, request: web.Request) -> web.Response:
+        """The views of a mesh are answered one after the other; the last stays."""
+        found = self.meshes.get(f"{request.match_info['site']}+{request.match_info['other']}")
+        if not found:
+            return problem(404, "NOT_FOUND", "there is no such mesh", "")
+        return reply(found.pop(0) if len(found) > 1 else found[0])
+
+    async def _mesh_up(self, request: web.Request) -> web.Response:
+        self.bodies.append(await request.json())
+        return await self._mesh(request)
+
+    async def _mesh_down(self, request: web.Request) -> web.Response:
+        found = self.meshes.pop(f"{request.match_info['site']}+{request.match_info['other']}", None)
+        return web.Response(status=204) if found else problem(404, "NOT_FOUND", "there is no such mesh", "")
 
     async def _object(self, request: web.Request) -> web.Response:
         found = self.objects[request.match_info["kind"]].get(request.match_info["name"])

@@ -12,7 +12,17 @@ from atoll.document import session as doc_session
 from atoll.errors import Invalid
 from atoll.group import Group, GroupKind, HotTime, Orphans, Pools, Provider, ScaleDown, Size
 from atoll.hours import Hours
-from atoll.session import Checkpoint, CostLimits, Lifetime, Placement, Retry, SessionSpec, SessionType
+from atoll.session import (
+    AppAccess,
+    AppRule,
+    Checkpoint,
+    CostLimits,
+    Lifetime,
+    Placement,
+    Retry,
+    SessionSpec,
+    SessionType,
+)
 from atoll.site import Site
 from atoll.slots import GIB, GpuRequest, Request
 
@@ -167,6 +177,17 @@ def test_all_forms_people_write_are_read() -> None:
     assert (spec.lifetime.max, spec.cost.max_price, spec.apps, spec.env) == (5400, 810_000, {"web": 0}, {"SEED": "7"})
 
 
+def test_apps_are_said_in_a_word_or_in_full() -> None:
+    apps = {"a": 80, "b": {"port": 81, "access": "project"}, "c": {"prefix": True}, "d": {"access": "owner"}}
+    spec = doc.session_spec({"command": "x", "apps": apps})
+    assert spec.apps == {"a": 80, "b": 81, "c": 0, "d": 0}
+    assert spec.app_rules == {"b": AppRule(access=AppAccess.PROJECT), "c": AppRule(prefix=True)}
+    assert spec.rule("a") == spec.rule("d") == AppRule()
+    written = {"a": 80, "b": {"port": 81, "access": "project"}, "c": {"port": 0, "prefix": True}, "d": 0}
+    assert doc.dump_session_spec(spec)["apps"] == written
+    assert doc.session_spec(doc.dump_session_spec(spec)) == spec
+
+
 @pytest.mark.parametrize(
     ("document", "message", "hint"),
     [
@@ -190,6 +211,10 @@ def test_all_forms_people_write_are_read() -> None:
         ({"env": {"A": None}}, "session.env.A must be a text", ""),
         ({"apps": {"web": 70000}}, "session.apps.web is 70000", "between 0 and 65535"),
         ({"apps": {"x" * 21: 0}}, "is longer than 20 characters", ""),
+        ({"apps": {"web": {"acces": "public"}}}, "unknown key 'acces' in session.apps.web", "did you mean 'access'?"),
+        ({"apps": {"web": {"access": "all"}}}, "session.apps.web.access cannot be 'all'", "owner, project, public"),
+        ({"apps": {"web": {"port": -1}}}, "session.apps.web.port is -1", "between 0 and 65535"),
+        ({"apps": {"web": "8080"}}, "session.apps.web must be a whole number", ""),
         ({"name": "a--b"}, "is not a valid session name", ""),
         ({"stdin": "x" * (doc.MAX_STDIN + 1)}, "session.stdin is longer than", ""),
     ],

@@ -58,6 +58,13 @@ class Tab:
                         return
                 await asyncio.sleep(0.05)
 
+    async def key(self, name: str, code: int, text: str = "") -> None:
+        """Press a key and let it go; `text` is what it types."""
+        for kind in ("keyDown", "keyUp"):
+            await self.call(
+                "Input.dispatchKeyEvent", type=kind, key=name, code=name, text=text, windowsVirtualKeyCode=code
+            )
+
     async def close(self) -> None:
         """Stop reading."""
         self._task.cancel()

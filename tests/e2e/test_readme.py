@@ -17,6 +17,7 @@ from tests.e2e.installation import BIN, ROOT, Installation
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 BLOCK = re.compile(r"(<!-- not run here: (?P<why>[^>]+) -->\n)?```console\n(?P<text>.*?)```", re.DOTALL)
+APPS = ".venv-apps/bin"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -46,14 +47,18 @@ def _whole(command: str, lines: Iterator[str]) -> str:
 def test_the_commands_of(page: Path, tmp_path: Path) -> None:
     lines = commands(page)
     script = "set -e\n" + "".join(f"echo {n}: {shlex.quote(line)}\n{line}\n" for n, line in enumerate(lines, 1))
+    root = tmp_path / ".jupyter" / "jupyter_server_config.json"  # which Jupyter will not run as, unless told
+    root.parent.mkdir()
+    root.write_text('{"ServerApp": {"allow_root": true}}')
     with Installation(tmp_path, slots="cpu=2,memory=8GiB") as installation:
+        path = f"{BIN}:{installation.environment['PATH']}"
         done = subprocess.run(
             ["bash", "-c", script],
             capture_output=True,
             text=True,
             timeout=240,
             cwd=tmp_path,
-            env={**installation.environment, "PATH": f"{BIN}:{installation.environment['PATH']}"},
+            env={**installation.environment, "HOME": str(tmp_path), "PATH": f"{path}:{ROOT / APPS}"},
             check=False,
         )
         assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}\n{installation.story()}"

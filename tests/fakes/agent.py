@@ -26,6 +26,7 @@ class ScriptedAgent:
         self.cordoned = False
         self.refused: wire.Refuse | None = None
         self.got: list[wire.FromControl] = []
+        self.facts: dict[str, str] = {}
         self.link: Link | None = None
         self.acknowledges = True
         self.serve: Callable[[], asyncio.Protocol] | None = None
@@ -55,7 +56,7 @@ class ScriptedAgent:
             version="test",
             boot="boot",
             capacity=self.capacity,
-            facts={},
+            facts=self.facts,
             runs=list(self.runs.values()),
         )
         link.send(hello)

@@ -29,17 +29,25 @@ from federation.control.changes import Changes
 from federation.control.config import ControlConfig
 from federation.control.guard import Pause
 from federation.control.health import Health
+from federation.control.links import LiveAgent
+from federation.control.mesh import Meshes
 from federation.control.policies import Policies
 from federation.control.prices import Prices
+from federation.control.relays import Relays
+from federation.control.sharing import Sharing
 from federation.control.steps import Steps
+from federation.control.streamrecords import StreamRecords
 from federation.control.sweep import Finding, Sweep
 from federation.store.bus import LocalBus
 from providers.port import Driver
 from providers.port import Finding as Checked
 from providers.prices.feed import Feed
+from tests.fakes.authority import FakeAuthority, FakeRotation
+from tests.fakes.linkfacts import FakeLinkFacts, FakeMetrics
 from tests.fakes.store import MemoryLogs, MemoryStore
-from tunnel.certificates import Bearer
-from tunnel.lanes import Use
+from tests.fakes.streams import FakeStreams
+from tests.fakes.told import FakeUsage, FakeUsageRow, FakeWhy
+from tunnel import wire
 
 API_TOKEN = "atk_" + "t" * 40
 NOW = 1_800_000_000.0
@@ -73,64 +81,10 @@ class FakeChance:
         return (low + high) / 2
 
 
-class FakeAuthority:
-    """Certificates that are none."""
-
-    pin = "ab" * 32
-    server_pin = "c2VydmVyIHBpbg=="
-    ca_pem = "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n"
-
-    def key_of(self, csr_pem: str) -> str:
-        return csr_pem
-
-    def agent_of(self, certificate_pem: str, csr_pem: str) -> Bearer:
-        return Bearer(certificate_pem.rpartition(" ")[2])
-
-    def sign_agent(self, csr_pem: str, agent_id: str, *, generation: int, ttl_s: float, now: float) -> str:
-        return f"certificate of {agent_id}"
-
-
 @dataclass
 class FakeLive:
     connected: bool = True
     rtt: float | None = 0.0042
-
-
-@dataclass
-class FakeWhy:
-    kind: str
-    id: str
-    name: str
-    state: str
-    reason: str = "PLACED"
-    message: str = "it is so"
-    hint: str = ""
-    decisions: list[tuple[float, Decision]] = field(default_factory=list)
-    steps: list[tuple[float, str, Step | Note | Move]] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-
-
-@dataclass
-class FakeUsage:
-    since: float
-    rows: list[Any]
-    currency: str = "USD"
-    session_cost: int = micros(0.5)
-    instance_cost: int = micros(1.25)
-    on_demand_cost: int = micros(2.0)
-    simulated: bool = True
-
-
-@dataclass
-class FakeUsageRow:
-    site: str = "local"
-    group: str = "local"
-    sessions: int = 1
-    session_cost: int = micros(0.5)
-    instance_cost: int = micros(1.25)
-    on_demand_cost: int = micros(2.0)
-    instances: int = 1
-    live: int = 0
 
 
 @dataclass
@@ -390,6 +344,11 @@ class FakeTokens:
             raise Unauthorized("this token is not valid", hint="see `atoll login`")
         return self._row(secret, TokenKind.API, owner=self.good[secret], roles=self.roles.get(secret, ()))
 
+    async def standing(self, owner: str, token: str = "") -> tuple[str, ...] | None:
+        found = [secret for secret, name in self.good.items() if name == owner]
+        found = [each for each in found if token in ("", hashlib.sha256(each.encode()).hexdigest())]
+        return tuple(role for secret in found for role in self.roles.get(secret, ())) if found else None
+
     async def list(self) -> list[Token]:
         async with self.plane.store.transaction() as tx:
             return await tx.find(Token)
@@ -475,32 +434,15 @@ class FakeLinks:
     def accept(self) -> asyncio.BaseProtocol:
         raise Unavailable("no agents here")
 
+    @property
+    def returning(self) -> bool:
+        return False
 
-class FakeStreams:
-    """Streams go to servers on loopback: `apps` maps (app name or port) to a port here."""
+    def live(self, agent: str) -> LiveAgent | None:
+        return None
 
-    def __init__(self) -> None:
-        self.apps: dict[str | int, int] = {}
-        self.opened: list[tuple[str, str, int]] = []
-
-    async def open(
-        self,
-        run: str,
-        app: str,
-        port: int,
-        protocol: asyncio.Protocol,
-        *,
-        use: Use = Use.SHORT,
-        exec: bool = False,  # noqa: A002
-        user: str = "",
-    ) -> asyncio.Transport:
-        self.opened.append((run, app, port))
-        where = self.apps.get(app or port)
-        if where is None:
-            raise Unavailable("the session's agent is not connected", hint="it reconnects by itself")
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_connection(lambda: protocol, "127.0.0.1", where)
-        return transport
+    def send(self, agent: str, message: wire.Message) -> bool:
+        return False
 
 
 class FakeMoves:
@@ -529,11 +471,14 @@ class FakePlane:
         self.config = ControlConfig(authority=FakeAuthority(), agent_url="https://127.0.0.1:8700", secret_key=b"k" * 32)
         self.sessions = FakeSessions(self)
         self.agents = FakeAgents(self)
+        self.linkfacts = FakeLinkFacts(self.agents.links)
+        self.metrics = FakeMetrics()
         self.sites = FakeNouns(self, Site)
         self.groups = FakeGroups(self, Group)
         self.providers = FakeProviders(self, Provider)
         self.instances = FakeInstances(self)
         self.tokens = FakeTokens(self)
+        self.rotation = FakeRotation()
         self.offers = FakeOffers()
         self.why = FakeExplain(self)
         self.usage = FakeUsages()
@@ -541,13 +486,17 @@ class FakePlane:
         self.health = FakeHealth()
         self.terminated: list[tuple[str, bool, str, float | None]] = []
         self.links = FakeLinks()
-        self.streams = FakeStreams()
+        self.streams = FakeStreams(self.clock, self.chance)
         self.moves = FakeMoves(self)
         self.feeds: dict[str, Feed] = {}
         self.changes = changes = Changes(self.store, self.bus, self.clock, Steps())
+        self.records = StreamRecords(changes, self.streams.log)
         self.policies = Policies(changes, lambda: None)
+        self.sharing = Sharing(changes, public=True)
         self.approvals = Approvals(changes, self.policies, lambda: None)
         self.budgets = Budgets(changes, lambda: None)
+        self.relays = Relays(changes, self.config, self.chance, self.clock.now)
+        self.meshes = Meshes(changes, FakeLinks(), self.clock, self.config, lambda: "atoll-1")
         self.prices = Prices(changes, self.chance, lambda row: self.feeds.get(row.name), self.verify)
 
     async def verify(self, content: bytes, signature: str) -> str:

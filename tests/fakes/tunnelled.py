@@ -5,6 +5,7 @@ import asyncio
 from agent.datalines import DataLines
 from atoll.slots import GIB, Slots
 from tunnel import wire
+from tunnel.echo import echo
 from tunnel.link import Link, Side
 from tunnel.memory import MemoryNetwork
 from tunnel.resumables import Resumables
@@ -96,6 +97,8 @@ class TunnelledAgent:
         return self._serve(opening)
 
     def _serve(self, opening: wire.OpenStream) -> asyncio.Protocol | None:
+        if opening.echo:
+            return echo()
         if opening.resume:
             return self._streams.lane(opening.resume, opening.run, lambda: self._bridge(opening))
         return self._bridge(opening)

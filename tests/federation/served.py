@@ -1,6 +1,7 @@
 """A real server on loopback over a fake control plane, and a client that checks every answer against its view."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ class Served:
     http: ClientSession
     port: int
     bearer: dict[str, str]
+    http_protocol: Callable[[], asyncio.Protocol]
 
     @property
     def url(self) -> str:
@@ -113,6 +115,7 @@ async def served(tmp_path: Path, real: Plane | None = None, token: str = API_TOK
         build(services, pages=Pages(services).routes(), fronts=(gateway.front,)), access_log=None, shutdown_timeout=1.0
     )
     await runner.setup()
+    protocol: Any = runner.server
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     runner_port.append(runner.addresses[0][1])
@@ -124,7 +127,7 @@ async def served(tmp_path: Path, real: Plane | None = None, token: str = API_TOK
     services.door.address = services.address
     async with ClientSession(cookie_jar=DummyCookieJar()) as http:
         try:
-            yield Served(fake, services, http, runner_port[0], {"Authorization": f"Bearer {token}"})
+            yield Served(fake, services, http, runner_port[0], {"Authorization": f"Bearer {token}"}, protocol)
         finally:
             services.closing.set()
             await gateway.close()

@@ -50,11 +50,25 @@ class SimAuthority:
     server_pin = "none"
     ca_pem = "ca"
 
+    rotating = False
+
+    def rotate(self, now: float) -> None:
+        raise Conflict("there is no CA here")
+
+    def keep(self, now: float) -> None:
+        pass
+
+    def retire(self, now: float) -> None:
+        raise Conflict("there is no CA here")
+
     def key_of(self, csr_pem: str) -> str:
         return csr_pem
 
     def agent_of(self, certificate_pem: str, csr_pem: str) -> Bearer:
         return Bearer(certificate_pem.rpartition(" ")[2])
+
+    def sign_relay(self, csr_pem: str, relay: str, *, now: float, ttl_s: float) -> str:
+        return f"certificate of {relay}"
 
     def sign_agent(self, csr_pem: str, agent_id: str, *, generation: int, ttl_s: float, now: float) -> str:
         """Return the agent's id."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from tests.tunnel.conftest import join
 from tests.tunnel.ends import Owner, until
 from tests.tunnel.test_tls import Server
-from tunnel.dialer import TlsDialer, connect, host_port, proxy_for
+from tests.tunnel.virtual import run
+from tunnel.dialer import TlsDialer, Watched, connect, host_port, proxy_for
 from tunnel.identity import Authority
 from tunnel.link import Link, Side
+from tunnel.ways import SEGMENT
 
 
 class ConnectProxy:
@@ -159,3 +162,32 @@ def test_urls(url: str, expected: tuple[str, int]) -> None:
 def test_bad_urls(url: str) -> None:
     with pytest.raises(OSError, match="not the URL"):
         host_port(url)
+
+
+def test_small_packets_are_small_both_ways(runner: asyncio.Runner) -> None:
+    async def main() -> None:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        sizes = []
+        for segment in (0, SEGMENT):
+            with await connect("127.0.0.1", port, {}, segment) as connection:
+                sizes.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
+        server.close()
+        assert sizes[0] > SEGMENT >= sizes[1]
+
+    runner.run(main())
+
+
+@pytest.mark.parametrize(("came", "lived", "told"), [(1500, 9.0, [True]), (1499, 4.0, [False]), (1499, 2.0, [])])
+def test_a_link_is_proven_by_what_comes_and_stalled_when_too_little_does(
+    came: int, lived: float, told: list[bool]
+) -> None:
+    async def main() -> list[bool]:
+        settled: list[bool] = []
+        watched = Watched(asyncio.Protocol(), settled.append)
+        watched.buffer_updated(came)
+        await asyncio.sleep(lived)
+        watched.connection_lost(None)
+        return settled
+
+    assert run(main()) == told

@@ -105,7 +105,7 @@ def test_short_traffic_takes_the_link_and_bulk_a_connection_of_its_own() -> None
         await until(lambda: user.lost)
         tallies = site.relay.tallies()
         assert (tallies[Lane.DATA].opens, tallies[Lane.DATA].sent, tallies[Lane.DATA].received) == (2, 3, 3)
-        assert (tallies[Lane.MUX].opens, tallies[Lane.DATA].refusals) == (1, 0)
+        assert (tallies[Lane.MUX].opens, tallies[Lane.DATA].refused) == (1, {})
 
     virtual.run(main())
 
@@ -163,7 +163,7 @@ def test_a_bulk_stream_waits_a_second_at_most_and_not_again_soon() -> None:
         start = loop.time()
         assert (await bulk(site)).choice.lane is Lane.MUX
         assert loop.time() == start
-        assert site.relay.tallies()[Lane.DATA].refusals == 2
+        assert site.relay.tallies()[Lane.DATA].refused == {"NO_DATA_CONNECTION": 2}
 
     virtual.run(main())
 

@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from aiohttp import web
 
 from atoll import AsyncClient, Client
 from atoll.cli.login import fetch_ca
+from atoll.client import profile
 from atoll.errors import Unauthorized, Unavailable
+from atoll.host.pem import blocks, pins
 from tests.atoll.plane import TOKEN, Plane, reply
 from tunnel.identity import Authority
 
@@ -21,13 +24,19 @@ async def authority(tmp_path: Path) -> Authority:
     return await asyncio.to_thread(Authority.load_or_create, tmp_path / "ours", now=time.time())
 
 
-@pytest.fixture
-async def secured(authority: Authority) -> AsyncIterator[str]:
+@asynccontextmanager
+async def serving(authority: Authority) -> AsyncIterator[str]:
     async def ca(request: web.Request) -> web.Response:
         return reply({"ca": authority.ca_pem})
 
+    async def name_newest(_request: web.Request, response: web.StreamResponse) -> None:
+        if authority.rotating:
+            response.headers["Atoll-CA"] = authority.pin
+
     app = Plane().app()
+    app.router.add_get("/v1/ca", ca)
     bare = web.Application()
+    bare.on_response_prepare.append(name_newest)
     bare.router.add_get("/v1/ca", ca)
     bare.add_subapp("/plane", app)
     runner = web.AppRunner(bare, shutdown_timeout=0.1)
@@ -35,6 +44,19 @@ async def secured(authority: Authority) -> AsyncIterator[str]:
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=authority.http_context(None)).start()
     yield f"https://127.0.0.1:{runner.addresses[0][1]}"
     await runner.cleanup()
+
+
+@pytest.fixture
+async def secured(authority: Authority) -> AsyncIterator[str]:
+    async with serving(authority) as url:
+        yield url
+
+
+@pytest.fixture
+async def rotated(authority: Authority) -> AsyncIterator[str]:
+    await asyncio.to_thread(authority.rotate, time.time())
+    async with serving(authority) as url:
+        yield url
 
 
 async def test_the_pinned_authority_is_trusted(secured: str, authority: Authority) -> None:
@@ -70,3 +92,32 @@ async def test_the_ca_is_fetched_by_its_pin_only(secured: str, authority: Author
     assert ssl.PEM_cert_to_DER_cert(pem) == ssl.PEM_cert_to_DER_cert(authority.ca_pem)
     with pytest.raises(Unauthorized, match="not the pinned one"):
         await asyncio.to_thread(fetch_ca, secured, "0" * 64)
+
+
+async def test_a_client_learns_the_new_authority_while_the_old_one_vouches_for_it(
+    authority: Authority, rotated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [_, old] = blocks(authority.ca_pem)
+    monkeypatch.setenv("ATOLL_HOME", str(tmp_path))
+    monkeypatch.delenv("ATOLL_URL", raising=False)
+    profile.save(profile.Profile(url=f"{rotated}/plane", token=TOKEN, ca=old, project="mine"))
+    monkeypatch.setenv("ATOLL_TOKEN", TOKEN)
+    monkeypatch.setenv("ATOLL_PROJECT", "other")
+    assert (await asyncio.to_thread(Client().status)).installation == "test"
+    monkeypatch.delenv("ATOLL_PROJECT")
+    kept = profile.load()
+    assert kept.ca == authority.ca_pem
+    assert (kept.token, kept.project) == (TOKEN, "mine"), "nothing of the environment is written down"
+    assert (await asyncio.to_thread(Client().status)).installation == "test"
+    async with AsyncClient(f"{rotated}/plane", TOKEN, ca=old) as waiting:
+        assert (await waiting.status()).installation == "test"
+
+
+async def test_a_client_without_a_profile_learns_for_itself(authority: Authority, rotated: str, tmp_path: Path) -> None:
+    [new, old] = blocks(authority.ca_pem)
+    client = Client(f"{rotated}/plane", TOKEN, ca=old)
+    assert (await asyncio.to_thread(client.status)).installation == "test"
+    assert client._ca == authority.ca_pem
+    for pinned in (new, old):
+        pem = await asyncio.to_thread(fetch_ca, rotated, pins(pinned)[0])
+        assert pem == pinned, "a login believes what it pinned, and learns the rest from there"

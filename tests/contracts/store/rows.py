@@ -1,17 +1,22 @@
 """One full row of every kind, for tests of stores."""
 
+from dataclasses import replace
+
 from atoll.agent import Agent
 from atoll.budget import Budget, Do, Period, Stage
 from atoll.group import Group, GroupKind, Pools, Provider, Size
 from atoll.instance import Instance, Shape
+from atoll.mesh import End, Mesh, MeshState
 from atoll.offer import Decision, Offer, OfferKind, Outcome, Rejection
 from atoll.plan import Action, Note, Plan, Step
 from atoll.policy import Approve, Deny, Homecoming, Policy, Prefer
 from atoll.price import Commitment, Price, PriceList, PriceRules, Remark
+from atoll.relay import Relay, RelayState
 from atoll.session import Member, MemberState, Session, SessionSpec, Stretch
 from atoll.site import Site
 from atoll.slots import GIB, Gpu, GpuRequest, Request, Slots
 from atoll.states import InstanceState, Reason, SessionState
+from atoll.streamrecord import StreamRecord, StreamState
 from atoll.token import Token, TokenKind
 from federation.ports import Row
 
@@ -107,4 +112,57 @@ def every_kind() -> list[Row]:
             stage=Do.OWNED_ONLY,
             stage_at=7.0,
         ),
+        _relay(),
+        _mesh(),
+        _record(),
     ]
+
+
+def _relay() -> Relay:
+    plain = Relay(id="r-1", name="east", url="https://east.example", state=RelayState.DRAINING)
+    return replace(plain, message="m", key="k", issued_by="ca", boot="b", seen_at=4.5)
+
+
+def _mesh() -> Mesh:
+    return Mesh(
+        name="a+b",
+        ends=(
+            End(site="a", networks=("fd00:0:0:1::/64",), subnets=("10.1.0.0/16",), agent="ag-1", key="K=", next="N="),
+            End(
+                site="b",
+                networks=("fd00:0:0:2::/64", "100.64.2.0/24"),
+                keyed_at=7.5,
+                endpoint="192.0.2.1:51820",
+                given=True,
+            ),
+        ),
+        state=MeshState.DEGRADED,
+        message="m",
+        hint="h",
+        since=8.0,
+    )
+
+
+def _record() -> StreamRecord:
+    return StreamRecord(
+        id="st-1",
+        state=StreamState.SUMMED,
+        project="default",
+        session="s-1",
+        run="s-1.1.0",
+        user="ada",
+        door="ssh",
+        app="web",
+        port=22,
+        exec=True,
+        source="192.0.2.7",
+        lanes=("mux", "data"),
+        streams=3,
+        resumed=2,
+        received=7,
+        sent=8,
+        reason="RESET",
+        message="m",
+        began_at=9.0,
+        ended_at=10.0,
+    )

@@ -18,7 +18,10 @@ from tests.fakes.plane import API_TOKEN, FakePlane
 from tests.federation.served import BEARER, Served
 from tunnel.sshkeys import SshKeys
 
-OPEN = {"/healthz", "/readyz", "/v1/ca", "/v1/join", "/v1/renew", "/join", "/v1/agent.tar.gz", "/v1/openapi.json"}
+OPEN = {
+    "/healthz", "/readyz", "/v1/ca", "/v1/join", "/v1/relays:enrol", "/v1/renew", "/join", "/v1/agent.tar.gz",
+    "/v1/openapi.json", "/v1/tunnel",
+}  # fmt: skip
 
 
 def filled(path: str) -> str:
@@ -42,7 +45,7 @@ def test_a_route_without_access_is_refused(tmp_path: Path) -> None:
         build(services, routes=[broken])
 
 
-GUARDED = [r for r in ROUTES if r.access in (Access.USER, Access.ADMIN)]
+GUARDED = [r for r in ROUTES if r.access in (Access.USER, Access.MONITOR, Access.ADMIN)]
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer atk_wrong"}, {"Cookie": "atoll_page=a.b"}])
@@ -67,7 +70,7 @@ async def test_guarded_routes_know_their_user(server: Served) -> None:
 async def test_routes_of_administrators_refuse_others(server: Served) -> None:
     _, secret = await server.plane.tokens.create_api("bo", ("lead",))
     own = [r for r in ROUTES if r.access is Access.ADMIN]
-    assert len(own) == 5
+    assert len(own) == 15
     for headers in ({"Authorization": f"Bearer {secret}"}, {**server.page_cookie(), "Origin": server.url}):
         for route in own:
             path = server.url + filled(route.path)
@@ -76,7 +79,7 @@ async def test_routes_of_administrators_refuse_others(server: Served) -> None:
 
 
 async def test_open_routes_need_nothing(server: Served) -> None:
-    for path in sorted(OPEN - {"/v1/join", "/v1/renew", "/v1/agent.tar.gz"}):
+    for path in sorted(OPEN - {"/v1/join", "/v1/relays:enrol", "/v1/renew", "/v1/agent.tar.gz", "/v1/tunnel"}):
         async with server.http.get(server.url + path) as answer:
             assert answer.status == 200, path
 

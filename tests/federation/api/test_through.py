@@ -18,7 +18,7 @@ from federation.control.steps import Steps
 from federation.store.bus import LocalBus
 from providers.port import Driver
 from providers.registry import DriverContext, make
-from tests.fakes.plane import FakeAuthority
+from tests.fakes.authority import FakeAuthority
 from tests.fakes.store import MemoryLogs, MemoryStore
 from tests.fakes.tunnelled import OUTPUT, TunnelledAgent
 from tests.federation.gateway.app import running_app

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from atoll.clock import Clock
+from atoll.errors import Conflict
 from atoll.group import Group, GroupKind, Orphans, Pools, Provider, ScaleDown, Size
 from atoll.host.system import SystemChance, SystemClock
 from atoll.session import Session, SessionSpec
@@ -35,12 +36,26 @@ class PlainAuthority:
     server_pin = "pin"
     ca_pem = "CA"
 
+    rotating = False
+
+    def rotate(self, now: float) -> None:
+        raise Conflict("there is no CA here")
+
+    def keep(self, now: float) -> None:
+        pass
+
+    def retire(self, now: float) -> None:
+        raise Conflict("there is no CA here")
+
     def key_of(self, csr_pem: str) -> str:
         return csr_pem
 
     def agent_of(self, certificate_pem: str, csr_pem: str) -> Bearer:
         agent, _, generation = certificate_pem.rpartition(" ")[2].partition("/")
         return Bearer(agent, int(generation))
+
+    def sign_relay(self, csr_pem: str, relay: str, *, now: float, ttl_s: float) -> str:
+        return f"certificate of {relay}"
 
     def sign_agent(self, csr_pem: str, agent_id: str, *, generation: int, ttl_s: float, now: float) -> str:
         return f"{csr_pem} signed for {agent_id}/{generation}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,6 +28,24 @@ async def _upload(request: web.Request) -> web.Response:
     return web.json_response({"sha256": digest.hexdigest(), "size": size})
 
 
+async def _slow(request: web.Request) -> web.Response:
+    size = 0
+    async for part in request.content.iter_chunked(65536):
+        size += len(part)
+        if size < 16 * 1024 * 1024:
+            await asyncio.sleep(0.01)
+    return web.json_response({"size": size})
+
+
+async def _flood(request: web.Request) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse(max_msg_size=0)
+    await socket.prepare(request)
+    for number in range(96):
+        await socket.send_bytes(bytes([number]) * 1024 * 1024)
+    await socket.close()
+    return socket
+
+
 async def _download(request: web.Request) -> web.StreamResponse:
     answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
     await answer.prepare(request)
@@ -42,6 +61,15 @@ async def _events(request: web.Request) -> web.StreamResponse:
     await answer.write(b"data: first\n\n")
     await gate.wait()
     await answer.write(b"data: second\n\n")
+    return answer
+
+
+async def _ticks(request: web.Request) -> web.StreamResponse:
+    answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await answer.prepare(request)
+    for number in range(10):
+        await answer.write(f"data: {number}\n\n".encode())
+        await asyncio.sleep(0.2)
     return answer
 
 
@@ -76,21 +104,34 @@ GATE: web.AppKey[asyncio.Event] = web.AppKey("gate", asyncio.Event)
 
 
 @asynccontextmanager
-async def running_app() -> AsyncIterator[tuple[int, asyncio.Event]]:
-    """Serve the app on loopback; yields its port and the gate that its event stream waits at."""
+async def running_app(port: int = 0) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """Serve the app on a port of loopback, 0 any; yields it and the gate that its event stream waits at."""
     app = web.Application(client_max_size=0)
     app[GATE] = asyncio.Event()
     app.router.add_post("/upload", _upload)
     app.router.add_get("/download", _download)
     app.router.add_get("/events", _events)
+    app.router.add_post("/slow", _slow)
+    app.router.add_get("/flood", _flood)
+    app.router.add_get("/ticks", _ticks)
     app.router.add_get("/ws", _socket)
     app.router.add_get("/cut", _cut)
     app.router.add_get("/cookie", _bad_cookie)
     app.router.add_route("*", "/{rest:.*}", _echo)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
     try:
         yield runner.addresses[0][1], app[GATE]
     finally:
         await runner.cleanup()
+
+
+async def main() -> None:
+    """Be the app `web` of the session that this is run in."""
+    async with running_app(int(os.environ["ATOLL_APP_WEB_PORT"])):
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -11,7 +11,8 @@ from atoll.session import Member, MemberState
 from atoll.slots import Slots
 from atoll.states import SessionState
 from atoll.token import Token, TokenKind
-from federation.gateway.sshdoor import SshDoor, Visitor
+from federation.gateway.sshdoor import SshDoor
+from federation.gateway.visitors import Visitor
 from tests.fakes.plane import NOW
 from tests.federation.served import Served
 

@@ -94,7 +94,7 @@ async def test_the_first_api_token_of_an_older_release_becomes_an_administrators
             await tx.insert(Token(id=key, kind=kind, created_at=created))
     await store.close()
     async with Raw(url) as raw:
-        for table in ("policies", "budgets"):
+        for table in ("policies", "budgets", "relays", "meshes", "stream_records"):
             await raw.execute(text(f"DROP TABLE {table}"))
         await raw.execute(text("UPDATE alembic_version SET version_num = '0002'"))
     store = await open_store(url, StoppedClock())
@@ -120,6 +120,8 @@ async def test_what_a_session_of_an_older_release_has_cost_becomes_a_stretch(url
             await tx.insert(replace(row, id=key))
     await store.close()
     async with Raw(url) as raw:
+        for table in ("relays", "meshes", "stream_records"):
+            await raw.execute(text(f"DROP TABLE {table}"))
         await raw.execute(text("UPDATE alembic_version SET version_num = '0003'"))
     store = await open_store(url, StoppedClock())
     async with store.transaction() as tx:

@@ -10,7 +10,7 @@ from atoll.states import Reason, SessionState
 from federation.api.grants import Purpose
 from federation.web import words
 from tests.fakes.plane import NOW
-from tests.federation.served import Served
+from tests.federation.served import SESSIONS, Served
 
 PAGES = ("/", "/sessions", "/sessions/nb")
 
@@ -72,7 +72,9 @@ async def test_a_session_shows_its_story(server: Served) -> None:
     assert "&lt;script&gt;alert(1)" in text
     assert "<script>alert" not in text
     assert "data-log=" in text
-    assert "Open web" in text
+    assert "Open web<" in text
+    await server.good("POST", f"{SESSIONS}/nb/apps/web:share", {"access": "project"})
+    assert "Open web (project)<" in await page(server, "/sessions/nb")
     assert "cheapest" in text
     assert "too dear" in text
     assert "ask less" in await page(server, "/sessions/big")

@@ -1,0 +1,1 @@
+"""The relay: a process that carries users' streams to agents, in front of one control plane."""

@@ -1,0 +1,1 @@
+"""The security invariants of the design, one file each: S1 to S5."""
