@@ -27,6 +27,9 @@ CONTACT_STEPS = 20
 GHOSTS = 4096
 """Ids of forgotten and never known runs that are remembered, so that a late `Start` cannot revive them."""
 
+_KILLED = 137
+"""The exit code of what KILL ended: 128 + 9."""
+_LAPSED = "the control plane was not heard for the length of the lease"
 _STARTING, _RUNNING, _EXITED = MemberState.STARTING, MemberState.RUNNING, MemberState.EXITED
 
 
@@ -164,8 +167,8 @@ class Core:
         for run in self.runs.values():
             lease = run.entry.lease_s
             if run.live and lease and self.contact > run.entry.contact + lease / CONTACT_STEPS:
+                self._keep(run)  # first: a crash between the two must not leave a journal that trusts in more time
                 self._record(run, contact=self.contact)
-                self._keep(run)
 
     def _received(self, event: events.Received, now: float) -> None:
         self._MESSAGES[type(event.message)](self, event.message, now)
@@ -190,6 +193,8 @@ class Core:
             return
         reason = run.entry.ending or (Reason.EXITED if event.exit_code is not None else Reason.AGENT_GONE)
         message = run.entry.message or event.message
+        if not run.entry.ending and self._lapsed(run, event.exit_code, now):
+            reason, message = Reason.LEASE_EXPIRED, _LAPSED
         self._close(
             run, now, exit_code=event.exit_code, reason=str(reason), message=message, out=event.out, err=event.err
         )
@@ -402,6 +407,11 @@ class Core:
         if run.live and until is not None:
             self._do(events.Keep(run.entry.run, until))
 
+    def _lapsed(self, run: Run, exit_code: int | None, now: float) -> bool:
+        """Say whether the run was killed at the end of its lease by its supervisor: this process did not do it."""
+        end = self._lease_end(run)
+        return exit_code == _KILLED and end is not None and now >= end
+
     def _lease_grace(self, run: Run) -> float:
         return min(run.entry.grace, run.entry.lease_s * DRIFT)
 
@@ -453,7 +463,7 @@ class Core:
         end = self._lease_end(run)
         if end is None or run.killed or now < end - self._lease_grace(run):
             return
-        self._end(run, Reason.LEASE_EXPIRED, "the control plane was not heard for the length of the lease", now)
+        self._end(run, Reason.LEASE_EXPIRED, _LAPSED, now)
         self._terminate(run, end)
 
     def _end_when_empty(self) -> None:

@@ -236,8 +236,8 @@ def test_contact_keeps_an_exclusive_run_and_is_journaled_in_steps() -> None:
     story = Story().link().running(lease_s=100.0)
     assert story.tell(ev.Contact(104.0), 105.0) == []
     assert story.tell(ev.Contact(106.0), 106.5) == [
-        ev.JournalPut(Entry(run=RUN, epoch=1, grace=5.0, lease_s=100.0, contact=106.0)),
         ev.Keep(RUN, 196.0),
+        ev.JournalPut(Entry(run=RUN, epoch=1, grace=5.0, lease_s=100.0, contact=106.0)),
     ]
     assert story.tell(ev.Tick(), 190.9) == []
 
@@ -258,6 +258,17 @@ def test_a_lease_goes_on_over_a_restart_of_the_agent() -> None:
     assert story.core.next_deadline() == 140.0
     story.tell(ev.Tick(), 140.0)
     assert story.of(ev.Kill) == [ev.Kill(RUN)]
+
+
+@pytest.mark.parametrize(
+    ("code", "at", "reason"),
+    [(137, 140.0, "LEASE_EXPIRED"), (137, 139.0, "EXITED"), (1, 150.0, "EXITED"), (None, 150.0, "AGENT_GONE")],
+)
+def test_a_run_that_its_supervisor_ended_with_its_lease_says_so(code: int | None, at: float, reason: str) -> None:
+    story = Story((Entry(run=RUN, epoch=1, grace=0.0, lease_s=100.0, contact=50.0),))
+    story.tell(ev.RuntimeExited(RUN, code), at)
+    story.link()
+    assert [report.reason for report in story.reports] == [reason]
 
 
 def test_a_decision_to_end_a_run_survives_a_restart() -> None:
