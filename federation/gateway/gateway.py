@@ -72,7 +72,11 @@ class Gateway:
             await each.close()
 
     async def _answer(self, request: web.Request, app: str, ref: str) -> web.StreamResponse:
-        row = await self._find(ref)
+        try:
+            row = await self._find(ref)
+        except AtollError:
+            await self._services.door.caller(request)  # a stranger does not hear which sessions there are
+            raise
         mount = self._mount(request, row, app)
         if mount.prefix and not request.raw_path.startswith(f"{mount.prefix}/"):
             # By name, or without the last slash: an app's cookies and links hold for one path only.

@@ -114,6 +114,15 @@ async def test_strangers_are_kept_out(app: App) -> None:
     assert app.server.plane.streams.opened == []
 
 
+async def test_strangers_do_not_hear_which_sessions_there_are(app: App) -> None:
+    said = set()
+    for host in (app.host, "web--s-none.localhost", "web--other.localhost"):
+        async with app.server.http.get(app.server.url, headers={"Host": host}) as answer:
+            said.add((answer.status, (await answer.json())["title"]))
+    assert {status for status, _ in said} == {401}
+    assert len(said) == 1
+
+
 async def test_a_websocket_with_a_cookie_must_come_from_the_app_itself(app: App) -> None:
     cookie = {"Host": app.host, **app.cookie()}
     for origin in ("http://evil.example", f"http://localhost:{app.server.port}", ""):
