@@ -46,7 +46,7 @@ class Size:
 
 
 QUICK = Size(rounds=5, bytes=64 << 20, echoes=200, opens_s=0.15, idle=500, reconnect=0, kills=2, wan=False)
-FULL = Size(rounds=9, bytes=512 << 20, echoes=2000, opens_s=1.0, idle=IDLE_TARGET, reconnect=2000, kills=6, wan=True)
+FULL = Size(rounds=5, bytes=256 << 20, echoes=2000, opens_s=1.0, idle=IDLE_TARGET, reconnect=2000, kills=6, wan=True)
 
 Values = dict[str, dict[str, list[float]]]
 """By measure and contender: one value a round."""

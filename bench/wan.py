@@ -36,7 +36,7 @@ class Path:
         return f"{self.rtt_s * 1000:g} ms RTT, {self.loss:.1%} loss, {self.mbit} Mbit/s, MTU {self.mtu}"
 
 
-LONG = Path("WAN", rtt_s=0.04, loss=0.0, mbit=2000, mtu=9000, bytes=512 << 20)
+LONG = Path("WAN", rtt_s=0.04, loss=0.0, mbit=2000, mtu=9000, bytes=256 << 20)
 LOSSY = Path("WAN with loss", rtt_s=0.04, loss=0.001, mbit=1000, mtu=1500, bytes=16 << 20)
 COMPARED: dict[str, list[tuple[str, str, str, float | None]]] = {
     "WAN": [

@@ -516,5 +516,10 @@ def test_every_step_is_swept() -> None:
     assert named - swept - ADMINISTRATION == set()
 
 
-ADMINISTRATION = {"agent.left", "agent.remove", "agent.renew", "prices.keep", "provider.rotate"}
+ADMINISTRATION = {
+    "agent.kept", "agent.left", "agent.remove", "agent.renew", "prices.keep", "provider.rotate",
+    "relay.create", "relay.drain", "relay.enrol", "relay.lost", "relay.remove", "relay.renew", "relay.serving",
+    "session.share", "mesh.down", "mesh.rotate", "mesh.round", "mesh.up",
+    "streams.record", "streams.recover", "streams.trim",
+}  # fmt: skip
 """One row changes, on one request or by a look that is repeated, and no session or machine hangs on it."""

@@ -13,6 +13,7 @@ from tunnel import wireguard
 from tunnel.wireguard import Device, DeviceError, PeerChange, PeerState, WgDevice, parse
 
 SPACE = f"atoll-wg-{os.getpid()}"
+NAME = f"atollt{os.getpid() % 10**8}"  # its own: wireguard-go keeps sockets by name, whatever the namespace
 
 
 @pytest.fixture(params=["memory", "wg"])
@@ -26,7 +27,7 @@ async def device(request: Any) -> AsyncIterator[Device]:
         subprocess.run(["ip", "netns", "add", SPACE], check=True, capture_output=True)
     except subprocess.CalledProcessError as error:
         pytest.skip(f"no network namespace here: {error.stderr!r}")
-    made = WgDevice("atollcontract", prefix=("ip", "netns", "exec", SPACE))
+    made = WgDevice(NAME, prefix=("ip", "netns", "exec", SPACE))
     try:
         yield made
     finally:
@@ -90,7 +91,7 @@ async def test_a_change_without_an_interface_is_refused(device: Device, tmp_path
 
 def inside(*words: str) -> list[str]:
     done = subprocess.run(["ip", "-n", SPACE, *words], capture_output=True, text=True, check=True)
-    return [line.strip() for line in done.stdout.splitlines() if "atollcontract" in line]
+    return [line.strip() for line in done.stdout.splitlines() if NAME in line]
 
 
 async def test_routes_and_rules_are_just_those_that_are_wanted(device: Device) -> None:
@@ -102,16 +103,16 @@ async def test_routes_and_rules_are_just_those_that_are_wanted(device: Device) -
     assert [line.split()[0] for line in inside("-4", "route")] == ["10.8.0.0/16"]
     assert [line.split()[0] for line in inside("-6", "route") if "kernel" not in line] == ["fd01::/64"]
     assert sorted(inside("-4", "rule")) == [
-        "5209:\tfrom all to 10.1.0.0/16 iif atollcontract lookup main",
-        "5209:\tfrom all to 10.2.2.2 iif atollcontract lookup main",
-        "5210:\tfrom all iif atollcontract prohibit",
+        f"5209:\tfrom all to 10.1.0.0/16 iif {NAME} lookup main",
+        f"5209:\tfrom all to 10.2.2.2 iif {NAME} lookup main",
+        f"5210:\tfrom all iif {NAME} prohibit",
     ]
-    assert inside("-6", "rule") == ["5210:\tfrom all iif atollcontract prohibit"]
+    assert inside("-6", "rule") == [f"5210:\tfrom all iif {NAME} prohibit"]
     await device.route(["100.64.0.1"], ["fd02::/64"], [])
     assert inside("-4", "route") == []
     assert [line.split()[0] for line in inside("-6", "route") if "kernel" not in line] == ["fd02::/64"]
-    assert inside("-4", "rule") == ["5210:\tfrom all iif atollcontract prohibit"]
-    assert "atollcontract" not in {name for name, _ in await device.taken()}
+    assert inside("-4", "rule") == [f"5210:\tfrom all iif {NAME} prohibit"]
+    assert NAME not in {name for name, _ in await device.taken()}
     await device.remove()
     for family in ("-4", "-6"):
         assert inside(family, "rule") == inside(family, "route") == []
