@@ -32,7 +32,7 @@ from tunnel.wire import ProtocolError
 HEADER = struct.Struct("!BIQ")
 FRAME = 256 * 1024
 """Most payload bytes of a DATA frame."""
-WINDOW = 8 * 1024 * 1024
+WINDOW = 16 * 1024 * 1024
 """Most bytes a stream keeps in each direction, unless told otherwise."""
 FIRST_WINDOW = 256 * 1024
 """What may be sent on the first lane before its answer."""

@@ -20,7 +20,7 @@ from tunnel.stream import LINGER_S, StreamReset, StreamTransport
 
 Stream = StreamTransport | ResumableTransport
 Serve = Callable[[], asyncio.Protocol | None]
-MOST_HELD = 8 * 1024 * 1024
+MOST_HELD = 16 * 1024 * 1024
 
 
 class Way:
