@@ -394,7 +394,7 @@ def run(quick: bool) -> tuple[list[Row], list[str]]:
         f"not on this machine: {', '.join(absent) or 'no peer'}",
         *([] if size.wan else ["WAN and the return of 2,000 agents: without --quick only"]),
         *notes,
-        "not measured: `federation.relay` as a process, blind streams, the direct lane; no control state in the links' memory",
+        "not measured: `federation.relay` as a process, blind streams, direct lane; links' memory has no control state",
     ]
 
 
