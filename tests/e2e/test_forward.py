@@ -172,7 +172,8 @@ def test_every_byte_comes_back_over_deaths_of_the_control_plane(echo: tuple[Inst
         assert stream.failed is None, local.said
         assert stream.got == SIZE
         assert stream.back.hexdigest() == stream.sent.hexdigest()
-        until(lambda: any("resumed 2" in line for line in local.said), "what -v says", within=5)
+        # At least: on a busy machine a way may be lost again before it carries anything.
+        until(lambda: any(re.search(r"resumed [2-9]", line) for line in local.said), "what -v says")
         assert any("new connections wait" in line for line in local.said)
     installation.atoll("stop", "echo", "--wait")
 
