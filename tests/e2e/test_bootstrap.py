@@ -202,7 +202,7 @@ def test_the_token_is_in_no_arguments(hall: Hall) -> None:
 
 
 def port_in(token: str) -> int | None:
-    """Return the port of a token's control plane: tests beside this one have installations, and tokens, of their own."""
+    """Return the port of a token's control plane: tests beside this one have tokens of their own."""
     try:
         return urlsplit(JoinToken.parse(token).url).port
     except Invalid:
