@@ -1,13 +1,10 @@
 """Renewing the agent's certificate at half of its life, with the same key and next to no memory."""
 
-import asyncio
-import sys
 from pathlib import Path
 
 from atoll.clock import Clock
+from atoll.host.child import output_of
 from tunnel.identity import AgentIdentity
-
-_TIMEOUT_S = 30.0
 
 
 class IdentityRenewal:
@@ -39,21 +36,7 @@ class IdentityRenewal:
         return await self._ask("csr")
 
     async def _ask(self, verb: str) -> str:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "agent", verb, "--home", str(self._directory)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                output, _ = await process.communicate()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-            raise
-        if process.returncode != 0:
-            raise OSError(f"`agent {verb}` ended with {process.returncode}")
-        return output.decode()
+        return await output_of("agent", verb, "--home", str(self._directory))
 
     def authorities(self) -> list[str]:
         """Return the CAs that are trusted (SHA-256 in hex). Raises `OSError` or `Invalid`."""

@@ -1,9 +1,9 @@
 """A stream of a link as an asyncio transport: any asyncio protocol (aiohttp's too) can run on it."""
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from tunnel.endpoint import Endpoint
 from tunnel.mux import Mux
 
 LINGER_S = 30.0
@@ -14,7 +14,7 @@ class StreamReset(ConnectionResetError):
     """The peer refused or aborted the stream, or the link under it was lost; the text says why."""
 
 
-class StreamTransport(asyncio.Transport):
+class StreamTransport(Endpoint):
     """One stream. Closing flushes; what the other end still sends after that is answered by a reset.
 
     Reading and writing follow asyncio's rules: `pause_writing` is called when more than the high-water mark
@@ -39,69 +39,8 @@ class StreamTransport(asyncio.Transport):
         self._mux = mux
         self._changed = changed
         self._rtt = rtt
-        self._loop = asyncio.get_running_loop()
-        self._protocol: asyncio.Protocol | None = None
         self._inbox: deque[bytes] = deque()
         self._ended = False
-        self._end_told = False
-        self._paused = False
-        self._closing = False
-        self._over = False
-        self._choked = False
-        self._finished = False
-        self._late_error: Exception | None = None
-        self._linger: asyncio.TimerHandle | None = None
-        self.set_write_buffer_limits()
-
-    def attach(self, protocol: asyncio.Protocol) -> None:
-        """Give the stream its protocol and call its `connection_made`."""
-        self._protocol = protocol
-        protocol.connection_made(self)
-
-    # What asyncio's protocols call.
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Exchange the protocol."""
-        if not isinstance(protocol, asyncio.Protocol):
-            raise TypeError("a stream serves asyncio.Protocol only")
-        self._protocol = protocol
-
-    def get_protocol(self) -> asyncio.Protocol:
-        """Return the protocol."""
-        assert self._protocol is not None  # noqa: S101 - attached before anyone sees the transport
-        return self._protocol
-
-    def is_closing(self) -> bool:
-        """Say whether the stream is closed or being closed."""
-        return self._closing or self._over
-
-    def is_reading(self) -> bool:
-        """Say whether data is delivered as it comes."""
-        return not (self._paused or self.is_closing())
-
-    def pause_reading(self) -> None:
-        """Hold data back; the sender stops once the window is used up."""
-        self._paused = True
-
-    def resume_reading(self) -> None:
-        """Deliver data again, beginning with what was held, soon."""
-        if self._paused:
-            self._paused = False
-            self._loop.call_soon(self._deliver)
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Set the marks, in bytes, at which writing is paused and resumed (default 64 KiB and a quarter of it)."""
-        if high is None:
-            high = 64 * 1024 if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high}) must be >= low ({low}) must be >= 0")
-        self._high, self._low = high, low
-
-    def get_write_buffer_limits(self) -> tuple[int, int]:
-        """Return `(low, high)`."""
-        return self._low, self._high
 
     def get_write_buffer_size(self) -> int:
         """Return the bytes that wait for credit or for the link."""
@@ -123,10 +62,6 @@ class StreamTransport(asyncio.Transport):
         if choked:
             self.get_protocol().pause_writing()
 
-    def can_write_eof(self) -> bool:
-        """Half-close is supported."""
-        return True
-
     def write_eof(self) -> None:
         """Send what is queued and then the end of this direction; the other one stays open."""
         if not self._finished and not self.is_closing():
@@ -145,10 +80,6 @@ class StreamTransport(asyncio.Transport):
         self._changed(self)
         self._linger = self._loop.call_later(LINGER_S, self._lingered, self._mux.progress(self.stream))
         self.progressed()
-
-    def abort(self) -> None:
-        """End both directions at once; queued data is dropped."""
-        self.reset("aborted")
 
     def reset(self, reason: str) -> None:
         """End both directions at once and tell the peer why."""

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import os
-import sys
 from collections.abc import Callable
 
 from atoll.clock import Chance, Clock
 from atoll.errors import AtollError
+from atoll.host.child import output_of
 from federation.relay.home import RelayHome
 from federation.relay.terms import Terms
 from tunnel import wire
@@ -23,7 +23,6 @@ REPORT_S = 2.0
 """How often a relay says how it is."""
 _FIRST_S, _LONGEST_S = 0.2, 5.0
 _RENEW_RETRY_S = 60.0
-_CSR_S = 30.0
 
 
 class Uplink:
@@ -185,18 +184,4 @@ class Uplink:
 
 async def _request(home: RelayHome) -> str:
     """Return a certificate request (PEM), made by a short-lived process: the library would weigh on this one."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "federation.relay", "--home", str(home.path), "--csr"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(_CSR_S):
-            output, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise
-    if process.returncode != 0:
-        raise OSError(f"making it ended with {process.returncode}")
-    return output.decode()
+    return await output_of("federation.relay", "--csr", "--home", str(home.path))

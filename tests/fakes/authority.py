@@ -8,7 +8,7 @@ from tunnel.certificates import Bearer
 
 
 class FakeAuthority:
-    """Certificates that are none."""
+    """Signs by writing down whose certificate it is, and which: for links in memory, which carry none."""
 
     pin = "ab" * 32
     server_pin = "c2VydmVyIHBpbg=="
@@ -29,13 +29,14 @@ class FakeAuthority:
         return csr_pem
 
     def agent_of(self, certificate_pem: str, csr_pem: str) -> Bearer:
-        return Bearer(certificate_pem.rpartition(" ")[2])
+        agent, _, generation = certificate_pem.rpartition(" ")[2].partition("/")
+        return Bearer(agent, int(generation or 0))
 
     def sign_relay(self, csr_pem: str, relay: str, *, now: float, ttl_s: float) -> str:
         return f"certificate of {relay}"
 
     def sign_agent(self, csr_pem: str, agent_id: str, *, generation: int, ttl_s: float, now: float) -> str:
-        return f"certificate of {agent_id}"
+        return f"{csr_pem} signed for {agent_id}/{generation}"
 
 
 class FakeRotation:

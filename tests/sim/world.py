@@ -24,6 +24,7 @@ from providers.prices.book import Book
 from providers.sim.cloud import Boot
 from providers.sim.driver import Sim
 from providers.sim.settings import parse
+from tests.fakes.authority import FakeAuthority
 from tests.fakes.store import MemoryLogs, MemoryStore
 from tests.sim.agents import agent_process
 from tests.sim.clocks import SimChance, SimClock
@@ -32,7 +33,6 @@ from tests.sim.ledger import Ledger, Life
 from tests.sim.loop import BEGIN, Crash, Host, SimLoop
 from tests.sim.machines import MemoryInventory, VirtualMachine, VirtualMachines
 from tests.sim.scenario import CHAOS_S, Scenario
-from tunnel.certificates import Bearer
 from tunnel.jointoken import JoinToken
 from tunnel.memory import MemoryNetwork
 
@@ -41,38 +41,6 @@ CAP = 3
 BOOT_DEADLINE_S = 90.0
 SETTLED_S = 3600.0
 """After the chaos, everything must have come right within this."""
-
-
-class SimAuthority:
-    """Signs by saying so: links in memory carry no certificates."""
-
-    pin = "00" * 32
-    server_pin = "none"
-    ca_pem = "ca"
-
-    rotating = False
-
-    def rotate(self, now: float) -> None:
-        raise Conflict("there is no CA here")
-
-    def keep(self, now: float) -> None:
-        pass
-
-    def retire(self, now: float) -> None:
-        raise Conflict("there is no CA here")
-
-    def key_of(self, csr_pem: str) -> str:
-        return csr_pem
-
-    def agent_of(self, certificate_pem: str, csr_pem: str) -> Bearer:
-        return Bearer(certificate_pem.rpartition(" ")[2])
-
-    def sign_relay(self, csr_pem: str, relay: str, *, now: float, ttl_s: float) -> str:
-        return f"certificate of {relay}"
-
-    def sign_agent(self, csr_pem: str, agent_id: str, *, generation: int, ttl_s: float, now: float) -> str:
-        """Return the agent's id."""
-        return f"certificate of {agent_id}"
 
 
 class World:
@@ -117,7 +85,7 @@ class World:
         host = self.control_host = Host(self.loop, f"control {self.lives}", self.random.uniform(0.99, 1.01))
         self.store = self.store.restarted()
         config = ControlConfig(
-            authority=SimAuthority(),
+            authority=FakeAuthority(),
             agent_url="https://control.sim",
             secret_key=b"secret",
             schedule_s=4.0,
@@ -312,7 +280,7 @@ class World:
             )
             await self.insist(lambda control, row=elastic: control.groups.apply(row))  # type: ignore[misc]
         _, secret = await self.insist(lambda control: control.tokens.create_join(site="home", group="home"))
-        token = JoinToken(url="https://control.sim", pin=SimAuthority.pin, secret=secret).text()
+        token = JoinToken(url="https://control.sim", pin=FakeAuthority.pin, secret=secret).text()
         boot = Boot(provider_id="local", user_data=token, slots=Slots(2000, 4 * GIB, 20 * GIB), boot_s=0.1)
         self.local = VirtualMachine(self, boot, cloud=False)
         self.local.switch_on()
@@ -431,7 +399,7 @@ class World:
         cloud = self._driver(rows[0])
         shape = self.random.choice(await cloud.shapes(Book()))
         self.orphaned.add(name)
-        token = JoinToken(url="https://control.sim", pin=SimAuthority.pin, secret="00" * 32).text()
+        token = JoinToken(url="https://control.sim", pin=FakeAuthority.pin, secret="00" * 32).text()
         number = self.ledger.faults["orphan"]
         owner = self.store._memory.settings["installation"]
         intent = Intent(id=f"i-orphan-{number}", owner=owner, shape=shape, user_data=token)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TypeVar
 
 from atoll.clock import Clock
-from atoll.errors import Conflict
 from atoll.group import Group, GroupKind, Orphans, Pools, Provider, ScaleDown, Size
 from atoll.host.system import SystemChance, SystemClock
 from atoll.session import Session, SessionSpec
@@ -19,50 +18,18 @@ from federation.control.steps import Hook, Steps
 from federation.store.bus import LocalBus
 from providers.port import Intent
 from tests.fakes.agent import ScriptedAgent
+from tests.fakes.authority import FakeAuthority
 from tests.fakes.cloud import MemoryCloud
 from tests.fakes.store import MemoryLogs, MemoryStore
 from tunnel import wire
-from tunnel.certificates import Bearer
 from tunnel.jointoken import JoinToken
 from tunnel.memory import MemoryNetwork
 
 T = TypeVar("T")
 
 
-class PlainAuthority:
-    """Signs by writing the agent's id down: for links in memory, which carry no certificates."""
-
-    pin = "00" * 32
-    server_pin = "pin"
-    ca_pem = "CA"
-
-    rotating = False
-
-    def rotate(self, now: float) -> None:
-        raise Conflict("there is no CA here")
-
-    def keep(self, now: float) -> None:
-        pass
-
-    def retire(self, now: float) -> None:
-        raise Conflict("there is no CA here")
-
-    def key_of(self, csr_pem: str) -> str:
-        return csr_pem
-
-    def agent_of(self, certificate_pem: str, csr_pem: str) -> Bearer:
-        agent, _, generation = certificate_pem.rpartition(" ")[2].partition("/")
-        return Bearer(agent, int(generation))
-
-    def sign_relay(self, csr_pem: str, relay: str, *, now: float, ttl_s: float) -> str:
-        return f"certificate of {relay}"
-
-    def sign_agent(self, csr_pem: str, agent_id: str, *, generation: int, ttl_s: float, now: float) -> str:
-        return f"{csr_pem} signed for {agent_id}/{generation}"
-
-
 CONFIG = ControlConfig(
-    authority=PlainAuthority(),
+    authority=FakeAuthority(),
     agent_url="https://control",
     secret_key=b"k" * 32,
     schedule_s=0.05,
