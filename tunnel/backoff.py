@@ -3,9 +3,8 @@
 from atoll.clock import Chance
 
 FIRST_S = 0.2
-LONGEST_S = 30.0
-STABLE_S = 60.0
-"""A link must have stood this long before its loss counts as the first again."""
+LONGEST_S = 10.0
+"""2,000 agents then ask 400 times a second at most: a control plane that comes back serves 700 a second."""
 
 
 class Backoff:
@@ -18,15 +17,15 @@ class Backoff:
         self._floor = 0.0
 
     def next(self) -> float:
-        """Return the seconds to wait now: random up to a ceiling that doubles each time (0.2 to 30 s by default)."""
+        """Return the seconds to wait now: random up to a ceiling that doubles each time (0.2 to 10 s by default)."""
         wait = self._floor + self._chance.uniform(0.0, self._ceiling)
         self._ceiling = min(self._longest, self._ceiling * 2)
         self._floor = 0.0
         return wait
 
     def succeeded_for(self, seconds: float) -> None:
-        """Tell how long a link stood: the ceiling starts anew only after `STABLE_S`."""
-        if seconds >= STABLE_S:
+        """Tell how long a link stood: the ceiling starts anew only if that was longer than the longest wait."""
+        if seconds >= self._longest:
             self._ceiling = self._first
 
     def retry_after(self, seconds: float) -> None:

@@ -10,7 +10,7 @@ from agent.entry import Entry
 from agent.run import STOPPED, AgentShell
 from atoll.errors import Invalid
 from atoll.host.system import SystemChance, SystemClock
-from atoll.session import Lifetime, SessionSpec
+from atoll.session import Lifetime, MemberState, SessionSpec
 from atoll.slots import Slots
 from tests.agent.control import ME, RUN, Control, until
 from tests.fakes.journal import MemoryJournal
@@ -102,6 +102,7 @@ async def test_output_written_while_the_link_is_down_arrives_complete(house: Hou
     await until(lambda: not house.shell.registered)
     house.runtime.write(RUN, b"b" * 500_000)
     house.runtime.exit(RUN, 0)
+    await until(lambda: house.shell.core.runs[RUN].state is MemberState.EXITED)
     house.network.refuse(ME, False)
     await house.registered(2)
     await until(lambda: len(house.control.stored["out"]) == 501_000)
