@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 MESSAGE_LIMIT = 1024 * 1024
 """Most bytes of a frame that are taken."""
-HEAD_LIMIT = 16 * 1024
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CONTINUATION, _BINARY, _CLOSE, _PING, _PONG = 0, 2, 8, 9, 10
 

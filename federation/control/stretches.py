@@ -30,11 +30,6 @@ def all_of(row: Session, now: float) -> list[Stretch]:
     return [*row.stretches, *ongoing(row, now)]
 
 
-def accrued(row: Session, now: float) -> int:
-    """Return the cost of the current attempt up to `now`, in micro-units; 0 once it has been settled."""
-    return sum(each.cost for each in ongoing(row, now))
-
-
 def settle(row: Session, now: float, *, kept: bool = False) -> Session:
     """Return the session with its running attempt's cost added, as of `now`.
 

@@ -12,8 +12,6 @@ from atoll.host.pem import pins
 from tunnel import certificates
 from tunnel.wire import ALPN_UPLINK
 
-_FILES = ("relay.json", "cert.pem", "key.pem", "ca.pem")
-
 
 @dataclass(frozen=True, slots=True)
 class About:

@@ -9,8 +9,6 @@ from providers.openstack.request import SPECS_SHOWN, Ground
 from providers.openstack.settings import Settings
 
 _ID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
-NO_ZONE = "nova"
-"""Nova's own name for where hosts of no zone are."""
 
 
 async def survey(account: Account, settings: Settings) -> Ground:
