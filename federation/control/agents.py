@@ -11,7 +11,8 @@ from atoll.slots import Slots, total
 from atoll.states import KEPT, PLACED, AgentState, InstanceState, Reason
 from federation.control.changes import Change, Changes
 from federation.control.demands import protection
-from federation.control.links import Links, LiveAgent
+from federation.control.links import Links
+from federation.control.liveagent import LiveAgent
 from federation.control.members import holders, vanished
 from federation.control.trust import distrust
 from tunnel import wire

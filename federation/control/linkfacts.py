@@ -8,7 +8,8 @@ from atoll.agent import Agent
 from atoll.clock import Clock
 from atoll.duration import rough
 from atoll.errors import Invalid, Unavailable
-from federation.control.links import Links, LiveAgent
+from federation.control.links import Links
+from federation.control.liveagent import LiveAgent
 from tunnel import wire
 from tunnel.door import Way
 from tunnel.echo import Probe

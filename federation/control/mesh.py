@@ -15,7 +15,7 @@ from atoll.states import AgentState, Reason
 from atoll.suggest import hint
 from federation.control.changes import Change, Changes
 from federation.control.config import ControlConfig
-from federation.control.links import LiveAgent
+from federation.control.liveagent import LiveAgent
 from federation.control.peering import Heard, judged, sane, settled, told
 from tunnel import wire
 

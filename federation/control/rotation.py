@@ -10,7 +10,8 @@ from atoll.host.pem import blocks, pins
 from atoll.states import KEPT
 from federation.control.changes import Changes
 from federation.control.config import Authority, ControlConfig
-from federation.control.links import Links, LiveAgent
+from federation.control.links import Links
+from federation.control.liveagent import LiveAgent
 from tunnel import wire
 from tunnel.certificates import validity
 

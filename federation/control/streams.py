@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from msgspec import structs
@@ -16,6 +15,7 @@ from atoll.session import Session
 from atoll.states import PLACED
 from federation.control.changes import Changes
 from federation.control.config import ControlConfig
+from federation.control.liveagent import LiveAgent
 from federation.control.members import current_runs
 from federation.control.streamlog import Entry, StreamLog, Visit
 from tunnel import wire
@@ -27,10 +27,6 @@ from tunnel.redial import RedialledTransport
 from tunnel.relay import Opened, Relay
 from tunnel.resume import ID_SIZE
 from tunnel.stream import StreamTransport
-
-if TYPE_CHECKING:
-    from federation.control.links import LiveAgent
-
 
 USER_STREAMS = 1000
 """Most streams of one user at a time that this process has opened."""
@@ -57,7 +53,7 @@ class Streams:
         config: ControlConfig,
         clock: Clock,
         chance: Chance,
-        live: "Callable[[str], LiveAgent | None]",
+        live: Callable[[str], LiveAgent | None],
     ) -> None:
         self.relay = Relay(chance)
         self.log = StreamLog(clock, chance)
@@ -219,7 +215,7 @@ class Streams:
 
     def _granted(
         self,
-        live: "LiveAgent",
+        live: LiveAgent,
         session: Session,
         user: str,
         opening: wire.OpenStream,
@@ -248,7 +244,7 @@ class Streams:
         )
         return structs.replace(opening, grant=seal(grant, self._relay_key, live.grant_key))
 
-    async def _place_of(self, run: str) -> "tuple[LiveAgent, Session]":
+    async def _place_of(self, run: str) -> tuple[LiveAgent, Session]:
         """Return the connected agent that a run is on, and its session: blind where its site is."""
         rows = await self._changes.rows()
         row = rows.sessions.get(run.partition(".")[0])

@@ -29,7 +29,7 @@ from federation.control.changes import Changes
 from federation.control.config import ControlConfig
 from federation.control.guard import Pause
 from federation.control.health import Health
-from federation.control.links import LiveAgent
+from federation.control.liveagent import LiveAgent
 from federation.control.mesh import Meshes
 from federation.control.policies import Policies
 from federation.control.prices import Prices
