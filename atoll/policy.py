@@ -12,7 +12,9 @@ from atoll.slots import GIB
 ADMIN = "admin"
 """The role that may do everything."""
 MEMBER = "member-"
-"""With a project's name: the role of that project's members, for whom its sessions' apps can be opened."""
+"""With a project's name: the role of that project's members, who may run sessions in it and see them."""
+COMMON = "default"
+"""The project that everyone is a member of."""
 ACTIVE = "default"
 """The name of the installation's policy; others of no project only lie ready to be tested."""
 INFINITE = float("inf")

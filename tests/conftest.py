@@ -1,8 +1,9 @@
-"""Says at the end of a run which faults were injected into which cloud, and how often each struck."""
+"""Settings of all tests; and at the end of a run, which faults were injected into which cloud, and how often."""
 
 from collections import Counter
 
 import pytest
+from hypothesis import settings
 
 STRUCK = "struck"
 """A test's property: the cloud's name and how often each kind of fault struck in it."""
@@ -30,4 +31,6 @@ class Summary:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("untimed", deadline=None)  # how long an example takes says how busy the machine is
+    settings.load_profile("untimed")
     config.pluginmanager.register(Summary())

@@ -83,19 +83,19 @@ ROUTES = (
         answer=api.AgentView, summary="Look at an agent",
     ),
     Route(
-        method="POST", path=_BASE + "/{ref}:cordon", handle=cordon, access=Access.USER, body=Cordon,
+        method="POST", path=_BASE + "/{ref}:cordon", handle=cordon, access=Access.ADMIN, body=Cordon,
         answer=api.AgentView, summary="Let an agent take no new session",
     ),
     Route(
-        method="POST", path=_BASE + "/{ref}:uncordon", handle=uncordon, access=Access.USER,
+        method="POST", path=_BASE + "/{ref}:uncordon", handle=uncordon, access=Access.ADMIN,
         answer=api.AgentView, summary="Let an agent take sessions again",
     ),
     Route(
-        method="POST", path=_BASE + "/{ref}:remove", handle=remove, access=Access.USER,
+        method="POST", path=_BASE + "/{ref}:remove", handle=remove, access=Access.ADMIN,
         answer=api.AgentView, summary="Take an agent out of the installation",
     ),
     Route(
-        method="POST", path=_BASE + "/{ref}:revoke", handle=revoke, access=Access.USER,
+        method="POST", path=_BASE + "/{ref}:revoke", handle=revoke, access=Access.ADMIN,
         answer=api.AgentView, summary="Make an agent's certificate worth nothing, at once",
     ),
     Route(

@@ -36,7 +36,7 @@ from federation.api import (
     tokens,
     tunnel,
 )
-from federation.api.auth import Caller
+from federation.api.auth import Caller, check_admin, check_entry, check_member
 from federation.api.failures import MOST_S, slowing
 from federation.api.openapi import document
 from federation.api.route import MAX_BODY, MONITOR, Access, Call, Route, Services
@@ -131,20 +131,10 @@ def _fronts(fronts: Sequence[Front]) -> Any:
 
 def _serve(services: Services, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def serve(request: web.Request) -> web.StreamResponse:
-        caller = _NOBODY if route.access is Access.OPEN else await services.door.caller(request)
-        if route.access is Access.ADMIN and ADMIN not in caller.roles:
-            raise Forbidden(
-                f"{caller.owner} is no administrator", hint="use a token with the role admin: atoll token create --api"
-            )
-        if route.access is Access.MONITOR and not {ADMIN, MONITOR} & set(caller.roles):
-            raise Forbidden(
-                f"{caller.owner} may not read the figures",
-                hint=f"use a token with the role {MONITOR}: atoll token create --api --role {MONITOR}",
-            )
         call = Call(
             request=request,
             services=services,
-            caller=caller,
+            caller=await _admit(services, route, request),
             path=dict(request.match_info),
             query=_query(request, route),
             body=None if route.body is None else await _body(request, route),
@@ -161,6 +151,26 @@ def _serve(services: Services, route: Route) -> Callable[[web.Request], Awaitabl
         return web.Response(body=body, status=route.status, content_type="application/json", headers=headers)
 
     return serve
+
+
+async def _admit(services: Services, route: Route, request: web.Request) -> Caller:
+    """Return who asks; raise `Unauthorized`, `Forbidden` or `NotFound` by what the route and its path ask for."""
+    if route.access is Access.OPEN:
+        return _NOBODY
+    caller = await services.door.caller(request)
+    if route.access is Access.ADMIN:
+        check_admin(caller)
+    if route.access is Access.MONITOR and not {ADMIN, MONITOR} & set(caller.roles):
+        raise Forbidden(
+            f"{caller.owner} may not read the figures",
+            hint=f"use a token with the role {MONITOR}: atoll token create --api --role {MONITOR}",
+        )
+    if project := request.match_info.get("project", ""):
+        now = await services.door.with_roles(caller)
+        check_member(now, project)
+        if route.access is Access.OWNER:
+            check_entry(now, await services.control.sessions.get(project, request.match_info["ref"]))
+    return caller
 
 
 def _query(request: web.Request, route: Route) -> Any:

@@ -7,7 +7,8 @@ from typing import Protocol
 from aiohttp import web
 
 from atoll.errors import AtollError, Forbidden, Unauthorized
-from atoll.policy import ADMIN, MEMBER
+from atoll.event import Event
+from atoll.policy import ADMIN, COMMON, MEMBER
 from atoll.session import AppAccess, Session
 from atoll.token import Token
 from federation.api.address import Address, same_origin
@@ -51,10 +52,37 @@ ANYONE = Caller("")
 """A visitor of a public app, of whom nothing is known."""
 
 
-def may_enter(caller: Caller, session: Session, app: str = "") -> bool:
-    """Say whether bytes may pass between a caller and a session's ports, apps and programs: the rule of every door.
+def check_admin(caller: Caller) -> None:
+    """Raise `Forbidden` for a caller who is no administrator."""
+    if ADMIN not in caller.roles:
+        raise Forbidden(
+            f"{caller.owner} is no administrator", hint="use a token with the role admin: atoll token create --api"
+        )
 
-    Its owner may, and administrators (S4); by the gateway into an `app` that is open to its project, members too.
+
+def is_member(caller: Caller, project: str) -> bool:
+    """Say whether a caller may run sessions in a project and see those that are there."""
+    return project == COMMON or ADMIN in caller.roles or MEMBER + project in caller.roles
+
+
+def check_member(caller: Caller, project: str) -> None:
+    """Raise `Forbidden` unless `is_member`."""
+    if not is_member(caller, project):
+        raise Forbidden(
+            f"{caller.owner} is no member of the project {project}",
+            hint=f"use a token with the role {MEMBER}{project}: an administrator can make one",
+        )
+
+
+def may_see(caller: Caller, event: Event) -> bool:
+    """Say whether a caller may hear of an event: of sessions in projects of theirs, and of all that is shared."""
+    return event.kind != "session" or is_member(caller, event.data.get("project", COMMON))
+
+
+def may_enter(caller: Caller, session: Session, app: str = "") -> bool:
+    """Say whether a session is a caller's to read, to enter and to stop: the rule of every door (S4).
+
+    Its owner may, and administrators; by the gateway into an `app` that is open to its project, members too.
     """
     if not caller.owner:
         return False
@@ -73,7 +101,7 @@ def check_entry(caller: Caller, session: Session, app: str = "") -> None:
         what, advice = f"{session.name}'s app {app}", f"its owner can open it: atoll share {session.name} {app}"
         if session.spec.rule(app).access is AppAccess.PROJECT:
             advice = f"it is open to those with the role {MEMBER}{session.project}"
-    raise Forbidden(f"{what} belongs to {session.owner}: {caller.owner} may not enter it", hint=advice)
+    raise Forbidden(f"{what} belongs to {session.owner}, not to {caller.owner}", hint=advice)
 
 
 class Door:
@@ -103,7 +131,7 @@ class Door:
         caller = ANYONE
         try:
             caller = await self.caller(request, session=session.id)
-            caller = await self.as_of_now(caller) if caller.by_cookie else caller
+            caller = await self.with_roles(caller)
             check_entry(caller, session, app)
         except (Unauthorized, Forbidden) as error:
             if self.is_public(session, app):
@@ -119,6 +147,10 @@ class Door:
         if roles is None:
             raise Unauthorized("your API token was deleted", hint="log in again with another one")
         return replace(caller, roles=roles)
+
+    async def with_roles(self, caller: Caller) -> Caller:
+        """Return who a browser's cookie vouches for with their roles of now; others as they are."""
+        return await self.as_of_now(caller) if caller.by_cookie else caller
 
     async def over(self, caller: Caller, session: Session, app: str) -> AtollError | None:
         """Return why a visitor of an app has to leave it, None while they may stay."""

@@ -113,7 +113,7 @@ ROUTES = (
         answer=Page[api.GroupView], summary="List groups",
     ),
     Route(
-        method="POST", path=_BASE, handle=create, access=Access.USER, status=201, body=dict[str, Any],
+        method="POST", path=_BASE, handle=create, access=Access.ADMIN, status=201, body=dict[str, Any],
         answer=api.GroupView, summary="Create a group",
     ),
     Route(
@@ -121,11 +121,11 @@ ROUTES = (
         answer=api.GroupView, summary="Look at a group",
     ),
     Route(
-        method="PUT", path=_BASE + "/{name}", handle=put, access=Access.USER, body=dict[str, Any],
+        method="PUT", path=_BASE + "/{name}", handle=put, access=Access.ADMIN, body=dict[str, Any],
         answer=api.GroupView, summary="Create or change a group",
     ),
     Route(
-        method="DELETE", path=_BASE + "/{name}", handle=delete, access=Access.USER, status=204,
+        method="DELETE", path=_BASE + "/{name}", handle=delete, access=Access.ADMIN, status=204,
         summary="Delete an empty group",
     ),
     Route(
@@ -137,11 +137,11 @@ ROUTES = (
         answer=Page[api.StepView], summary="The group's decision log, newest first",
     ),
     Route(
-        method="POST", path=_BASE + "/{name}:resize", handle=resize, access=Access.USER, body=Resize,
+        method="POST", path=_BASE + "/{name}:resize", handle=resize, access=Access.ADMIN, body=Resize,
         answer=api.GroupView, summary="Change a group's bounds",
     ),
     Route(
-        method="POST", path=_BASE + "/{name}:terminate", handle=terminate, access=Access.USER, body=Terminate,
+        method="POST", path=_BASE + "/{name}:terminate", handle=terminate, access=Access.ADMIN, body=Terminate,
         answer=api.GroupView, summary="Close a group, at once or as its sessions end",
     ),
 )  # fmt: skip

@@ -7,6 +7,7 @@ from atoll.client import views as api
 from atoll.errors import Invalid
 from atoll.suggest import hint
 from federation.api import views
+from federation.api.auth import may_see
 from federation.api.route import Access, Call, Page, Query, Route
 from federation.api.stream import watch as watch_stream
 
@@ -70,7 +71,9 @@ async def events(call: Call) -> Page[api.EventView]:
     query: EventsQuery = call.query
     limit = max(1, min(query.limit, 1000))
     rows = await call.control.store.events(query.since, limit=limit, kinds=_kinds(query.kinds))
-    return Page([views.event(row) for row in rows], str(rows[-1].rev) if len(rows) == limit else "")
+    caller = await call.services.door.with_roles(call.caller)
+    seen = [views.event(row) for row in rows if may_see(caller, row)]
+    return Page(seen, str(rows[-1].rev) if len(rows) == limit else "")
 
 
 async def watch(call: Call) -> web.StreamResponse:

@@ -6,8 +6,10 @@ import msgspec
 
 from atoll.client import views as api
 from atoll.document import session_spec
+from atoll.policy import COMMON
 from atoll.states import InstanceState
 from federation.api import views
+from federation.api.auth import check_member
 from federation.api.route import Access, Call, Page, Query, Route
 
 
@@ -15,7 +17,7 @@ class Search(msgspec.Struct, kw_only=True):
     """`spec` is a session's document, `project` that of the session."""
 
     spec: dict[str, Any]
-    project: str = "default"
+    project: str = COMMON
 
 
 class InstancesQuery(Query):
@@ -35,6 +37,7 @@ class UsageQuery(Query):
 async def search(call: Call) -> api.DecisionView:
     """Return where a session would run now, ranked, and why not elsewhere; nothing is started."""
     body: Search = call.body
+    check_member(await call.services.door.with_roles(call.caller), body.project)
     spec = session_spec(body.spec)
     return views.decision(await call.control.offers.search(spec, project=body.project, owner=call.caller.owner))
 

@@ -146,7 +146,7 @@ ROUTES = (
         answer=Page[api.PriceListView], summary="How the prices of all providers stand",
     ),
     Route(
-        method="POST", path=_BASE + ":import", handle=import_, access=Access.USER, body=File, limit=MAX_FILE,
+        method="POST", path=_BASE + ":import", handle=import_, access=Access.ADMIN, body=File, limit=MAX_FILE,
         answer=Page[api.PriceListView], summary="Import a price file",
     ),
     Route(
@@ -158,7 +158,7 @@ ROUTES = (
         answer=api.PriceListView, summary="The prices of a provider",
     ),
     Route(
-        method="POST", path=_BASE + "/{name}:update", handle=update, access=Access.USER, body=Update,
+        method="POST", path=_BASE + "/{name}:update", handle=update, access=Access.ADMIN, body=Update,
         answer=api.PriceListView, summary="Read a provider's live prices now",
     ),
 )  # fmt: skip

@@ -103,7 +103,7 @@ ROUTES = (
         answer=Page[api.ProviderView], summary="List providers",
     ),
     Route(
-        method="POST", path=_BASE, handle=create, access=Access.USER, status=201, body=dict[str, Any],
+        method="POST", path=_BASE, handle=create, access=Access.ADMIN, status=201, body=dict[str, Any],
         answer=api.ProviderView, summary="Add a provider",
     ),
     Route(
@@ -111,11 +111,11 @@ ROUTES = (
         answer=api.ProviderView, summary="Look at a provider",
     ),
     Route(
-        method="PUT", path=_BASE + "/{name}", handle=put, access=Access.USER, body=dict[str, Any],
+        method="PUT", path=_BASE + "/{name}", handle=put, access=Access.ADMIN, body=dict[str, Any],
         answer=api.ProviderView, summary="Add or change a provider",
     ),
     Route(
-        method="DELETE", path=_BASE + "/{name}", handle=delete, access=Access.USER, status=204,
+        method="DELETE", path=_BASE + "/{name}", handle=delete, access=Access.ADMIN, status=204,
         summary="Remove a provider without groups and instances",
     ),
     Route(
@@ -123,11 +123,11 @@ ROUTES = (
         answer=Page[api.ShapeView], summary="What the provider could make now",
     ),
     Route(
-        method="GET", path=_BASE + "/{name}/doctor", handle=doctor, access=Access.USER,
+        method="GET", path=_BASE + "/{name}/doctor", handle=doctor, access=Access.ADMIN,
         answer=Page[api.FindingView], summary="Check the provider without creating anything",
     ),
     Route(
-        method="POST", path=_BASE + "/{name}:sweep", handle=sweep, access=Access.USER, body=Sweep,
+        method="POST", path=_BASE + "/{name}:sweep", handle=sweep, access=Access.ADMIN, body=Sweep,
         answer=Page[api.SweepFinding], summary="Compare the cloud's inventory with ours",
     ),
     Route(
@@ -135,7 +135,7 @@ ROUTES = (
         answer=api.HealthView, summary="Limits, pauses, credentials' age and last sweep",
     ),
     Route(
-        method="POST", path=_BASE + "/{name}:rotate", handle=rotate, access=Access.USER, body=Rotation,
+        method="POST", path=_BASE + "/{name}:rotate", handle=rotate, access=Access.ADMIN, body=Rotation,
         answer=api.ProviderView, summary="Replace the credentials by ones that work",
     ),
 )  # fmt: skip

@@ -32,7 +32,8 @@ class Access(StrEnum):
     """Who may use a route."""
 
     OPEN = "open"  # anyone who can reach the port
-    USER = "user"  # the bearer of an API token, or a logged-in browser
+    USER = "user"  # the bearer of an API token, or a logged-in browser; in a project, one of its members
+    OWNER = "owner"  # the owner of the session in the path, or an administrator
     MONITOR = "monitor"  # the bearer of an API token with the role `monitor` or `admin`
     ADMIN = "admin"  # the bearer of an API token with the role `admin`
 

@@ -212,7 +212,7 @@ async def _up(socket: web.WebSocketResponse, writer: asyncio.StreamWriter) -> No
 
 ROUTES = (
     Route(
-        method="GET", path=_BASE + "/logs", handle=logs, access=Access.USER, query=LogsQuery,
+        method="GET", path=_BASE + "/logs", handle=logs, access=Access.OWNER, query=LogsQuery,
         answer=api.SessionView, content="text/event-stream", summary="Stream a session's output and states",
     ),
     Route(

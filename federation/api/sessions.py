@@ -146,7 +146,7 @@ ROUTES = (
         answer=api.SessionView, summary="Look at a session",
     ),
     Route(
-        method="POST", path=_BASE + "/{ref}:stop", handle=stop, access=Access.USER,
+        method="POST", path=_BASE + "/{ref}:stop", handle=stop, access=Access.OWNER,
         answer=api.SessionView, summary="Stop a session",
     ),
     Route(
@@ -154,7 +154,7 @@ ROUTES = (
         answer=api.SessionView, summary="Approve a session as one of one's roles",
     ),
     Route(
-        method="POST", path=_BASE + "/{ref}:move", handle=move, access=Access.USER, body=Destination,
+        method="POST", path=_BASE + "/{ref}:move", handle=move, access=Access.OWNER, body=Destination,
         answer=api.SessionView, summary="Move a session that takes checkpoints",
     ),
     Route(

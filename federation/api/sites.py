@@ -50,7 +50,7 @@ ROUTES = (
         answer=Page[api.SiteView], summary="List sites",
     ),
     Route(
-        method="POST", path=_BASE, handle=create, access=Access.USER, status=201, body=dict[str, Any],
+        method="POST", path=_BASE, handle=create, access=Access.ADMIN, status=201, body=dict[str, Any],
         answer=api.SiteView, summary="Create a site",
     ),
     Route(
@@ -58,11 +58,11 @@ ROUTES = (
         answer=api.SiteView, summary="Look at a site",
     ),
     Route(
-        method="PUT", path=_BASE + "/{name}", handle=put, access=Access.USER, body=dict[str, Any],
+        method="PUT", path=_BASE + "/{name}", handle=put, access=Access.ADMIN, body=dict[str, Any],
         answer=api.SiteView, summary="Create or change a site",
     ),
     Route(
-        method="DELETE", path=_BASE + "/{name}", handle=delete, access=Access.USER, status=204,
+        method="DELETE", path=_BASE + "/{name}", handle=delete, access=Access.ADMIN, status=204,
         summary="Delete a site without groups",
     ),
 )  # fmt: skip

@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from federation.api import views
+from federation.api.auth import may_see
 from federation.api.route import Call
 from federation.ports import Bus
 
@@ -113,10 +114,12 @@ async def serve(call: Call, produce: Callable[[EventStream, Hints], AsyncIterato
 
 
 async def watch(call: Call, since: int, kinds: Sequence[str]) -> web.StreamResponse:
-    """Stream every event of `kinds` (empty: all) after rev `since`, in order, without gaps, for ever.
+    """Stream every event of `kinds` (empty: all) that the caller may see after rev `since`, in order, for ever.
 
     Events come from the store by rev; the bus only says when to look, so a lost hint delays, never loses.
     """
+
+    caller = await call.services.door.with_roles(call.caller)
 
     async def produce(stream: EventStream, hints: Hints) -> AsyncIterator[None]:
         hints.listen("events")
@@ -126,7 +129,8 @@ async def watch(call: Call, since: int, kinds: Sequence[str]) -> web.StreamRespo
             while found := await call.control.store.events(rev, kinds=kinds):
                 for row in found:
                     rev = row.rev
-                    await stream.send("event", views.event(row), number=row.rev)
+                    if may_see(caller, row):
+                        await stream.send("event", views.event(row), number=row.rev)
             yield
 
     return await serve(call, produce)

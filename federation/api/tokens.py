@@ -6,7 +6,7 @@ from atoll.client import views as api
 from atoll.errors import Forbidden, Invalid
 from atoll.policy import ADMIN
 from atoll.suggest import hint
-from federation.api import views
+from federation.api import joining, views
 from federation.api.grants import LOGIN_TTL_S, Purpose
 from federation.api.route import Access, Call, Link, Page, Route
 from tunnel.jointoken import JoinToken
@@ -19,7 +19,8 @@ MAX_TTL_S = 30 * 86400.0
 class NewToken(msgspec.Struct, kw_only=True):
     """`kind` join: for `uses` machines within `ttl_s` seconds, into `group` (default: the site's name) at `site`.
 
-    `kind` api: a credential for `owner`, with `roles`; for another user, and roles, only an administrator may give.
+    `kind` api: a credential for `owner`, with `roles`. Only an administrator may make join tokens, tokens for another
+    user, and those with roles.
     """
 
     kind: str = "join"
@@ -44,6 +45,7 @@ async def create(call: Call) -> api.TokenView:
         return views.token(row, secret=secret, command=f"atoll login {call.services.address.public_url}")
     if body.kind != "join":
         raise Invalid(f"there is no token kind {body.kind!r}", hint=hint(body.kind, _KINDS, ", ".join(_KINDS)))
+    _check_admin(call, "may not let machines join")
     if body.roles:
         raise Invalid("a join token has no roles", hint="roles are of API tokens: --api")
     if not body.site:
@@ -53,14 +55,13 @@ async def create(call: Call) -> api.TokenView:
     row, secret = await call.control.tokens.create_join(
         site=body.site, group=body.group or body.site, uses=body.uses, ttl_s=body.ttl_s, owner=owner
     )
-    address, authority = call.services.address, call.control.config.authority
-    text = JoinToken(address.agent_url, authority.pin, secret).text()
-    trust = "-fsSL" if address.own_certificate else f"-fsSk --pinnedpubkey sha256//{authority.server_pin}"
+    url = call.services.address.agent_url
+    text = JoinToken(url, call.control.config.authority.pin, secret).text()
     return views.token(
         row,
         secret=text,
-        command=f"atoll agent join {address.agent_url} --token {text}",
-        paste=f"curl {trust} {address.agent_url}/join | sh -s -- {text}",
+        command=f"atoll agent join {url} --token {text}",
+        paste=joining.line(url, text),
     )
 
 
@@ -71,8 +72,10 @@ async def login_link(call: Call) -> Link:
 
 
 async def list_(call: Call) -> Page[api.TokenView]:
-    """Return all tokens, without secrets."""
-    return Page([views.token(row) for row in await call.control.tokens.list()])
+    """Return a user's own tokens, to an administrator all, without secrets."""
+    rows = await call.control.tokens.list()
+    everybody = ADMIN in call.caller.roles
+    return Page([views.token(row) for row in rows if everybody or row.owner == call.caller.owner])
 
 
 async def delete(call: Call) -> None:

@@ -46,11 +46,20 @@ class Change:
         self.now = now
 
     async def event(
-        self, kind: str, key: str, state: str, *, name: str = "", reason: str = "", message: str = ""
+        self,
+        kind: str,
+        key: str,
+        state: str,
+        *,
+        name: str = "",
+        reason: str = "",
+        message: str = "",
+        project: str = "",
     ) -> None:
-        """Append an event."""
+        """Append an event; a session's is told to members of its `project` alone."""
+        data = {"project": project} if project else {}
         await self.tx.append(
-            Event(kind=kind, key=key, state=state, at=self.now, name=name, reason=reason, message=message)
+            Event(kind=kind, key=key, state=state, at=self.now, name=name, reason=reason, message=message, data=data)
         )
 
     async def session(
@@ -67,8 +76,13 @@ class Change:
             fields.setdefault("ended_at", self.now)
         saved = await self.tx.update(replace(row, state=to, reason=reason, message=message, hint=hint, **fields))
         if (row.state, row.reason, row.message) != (to, reason, message):
-            await self.event("session", row.id, to, name=row.name, reason=reason, message=message)
+            await self._told(saved, reason, message)
         return saved
+
+    async def _told(self, row: Session, reason: Reason, message: str) -> None:
+        await self.event(
+            "session", row.id, row.state, name=row.name, reason=reason, message=message, project=row.project
+        )
 
     async def agent(
         self, row: Agent, to: AgentState, reason: Reason, message: str = "", *, verb: str = "", **fields: Any
@@ -163,7 +177,7 @@ class Change:
         text = f"stays at {row.site}: {why}"
         if row.state is _S.RUNNING:
             return await self.session(row, row.state, Reason.NOT_MOVED, text, hint=hint, moving=None, moved_at=self.now)
-        await self.event("session", row.id, row.state, name=row.name, reason=Reason.NOT_MOVED, message=text)
+        await self._told(row, Reason.NOT_MOVED, text)
         return await self.session(
             row, row.state, row.reason, row.message, hint=row.hint, moving=None, moved_at=self.now
         )

@@ -107,7 +107,7 @@ class Sessions:
             queued_at=change.now + index * _ORDER_S,
         )
         row = await change.tx.insert(row)
-        await change.event("session", key, _S.QUEUED, name=name, reason=Reason.SUBMITTED)
+        await change.event("session", key, _S.QUEUED, name=name, reason=Reason.SUBMITTED, project=project)
         return row
 
     async def list(

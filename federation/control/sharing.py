@@ -43,7 +43,9 @@ class Sharing:
             self.check(spec)
             row = await change.tx.update(replace(row, spec=spec))
             text = f"app {app} is open to {_WHO[access]}: said {by}"
-            await change.event("session", row.id, row.state, name=row.name, reason=Reason.USER, message=text)
+            await change.event(
+                "session", row.id, row.state, name=row.name, reason=Reason.USER, message=text, project=row.project
+            )
         return row
 
 

@@ -7,6 +7,7 @@ import structlog
 
 from atoll.errors import AtollError, Conflict, NotFound, Unauthorized, Unavailable
 from atoll.ids import run_id
+from atoll.policy import COMMON
 from atoll.session import Session
 from atoll.states import ENDED, PLACED, SessionState
 from atoll.token import Token, TokenKind
@@ -17,7 +18,6 @@ from federation.gateway.visitors import Visitor, Visitors
 
 log = structlog.get_logger("ssh")
 
-PROJECT = "default"
 VISITORS_LIMIT = 1024
 """Most connections at a time."""
 
@@ -85,7 +85,7 @@ def _parsed(name: str) -> tuple[str, str, int]:
     """Return project, session and rank of a user name."""
     project, slash, rest = name.rpartition("/")
     ref, _, rank = rest.partition(".")
-    return project if slash else PROJECT, ref, int(rank) if rank.isdecimal() and len(rank) < 6 else 0
+    return project if slash else COMMON, ref, int(rank) if rank.isdecimal() and len(rank) < 6 else 0
 
 
 def _run(row: Session, rank: int) -> str:

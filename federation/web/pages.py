@@ -11,10 +11,11 @@ from aiohttp import web
 
 from atoll.client import views as api
 from atoll.errors import AtollError, NotFound, Unauthorized
+from atoll.policy import COMMON
 from atoll.states import ENDED, SessionState
 from federation.api import observe, problems, views
 from federation.api.apps import link_to
-from federation.api.auth import PAGE_COOKIE, Caller, cookie_name, set_cookie
+from federation.api.auth import PAGE_COOKIE, Caller, check_entry, cookie_name, set_cookie
 from federation.api.grants import COOKIE_TTL_S, Purpose
 from federation.api.route import Services
 from federation.web import words
@@ -34,7 +35,6 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 STATIC = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
-PROJECT = "default"
 SHOWN = 200
 
 
@@ -70,7 +70,7 @@ class Pages:
         """Free and used slots by site, the queue with its oldest wait, spend, links down, groups."""
         control = self._services.control
         fleet = await observe.fleet(self._services)
-        rows = await control.sessions.list(PROJECT, limit=SHOWN)
+        rows = await control.sessions.list(COMMON, limit=SHOWN)
         recent = await observe.sessions(self._services, rows[:12])
         usage = views.usage(await control.usage.summary(0.0))
         here = [each for each in fleet.agents if each.ended_at is None]
@@ -90,7 +90,7 @@ class Pages:
         """All sessions, newest first; `?state=` narrows."""
         state = request.query.get("state", "")
         states = (SessionState(state),) if state in list(SessionState) else ()
-        rows = await self._services.control.sessions.list(PROJECT, states=states, limit=SHOWN)
+        rows = await self._services.control.sessions.list(COMMON, states=states, limit=SHOWN)
         found = await observe.sessions(self._services, rows)
         status = views.status(await self._services.control.status())
         return self._page(
@@ -99,9 +99,9 @@ class Pages:
 
     async def session(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """One session: how it came to its state, why, its output, apps and cost."""
-        row = await self._services.control.sessions.get(PROJECT, request.match_info["ref"])
+        row = await self._services.control.sessions.get(COMMON, request.match_info["ref"])
         view = await observe.session(self._services, row)
-        why = views.why(await self._services.control.why.session(PROJECT, row.id))
+        why = views.why(await self._services.control.why.session(COMMON, row.id))
         return self._page(
             "session.html",
             title=view.name,
@@ -114,12 +114,15 @@ class Pages:
 
     async def stop(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Stop a session, then show it."""
-        row = await self._services.control.sessions.stop(PROJECT, request.match_info["ref"], by=caller.owner)
+        sessions = self._services.control.sessions
+        row = await sessions.get(COMMON, request.match_info["ref"])
+        check_entry(await self._services.door.with_roles(caller), row)
+        row = await sessions.stop(COMMON, row.id, by=caller.owner)
         raise web.HTTPSeeOther(f"/sessions/{row.id}")
 
     async def open_app(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """Send the browser to an app of a session with a fresh grant."""
-        row = await self._services.control.sessions.get(PROJECT, request.match_info["ref"])
+        row = await self._services.control.sessions.get(COMMON, request.match_info["ref"])
         now = await self._services.door.as_of_now(caller)
         raise web.HTTPSeeOther(link_to(self._services, now, row, request.match_info["app"]))
 

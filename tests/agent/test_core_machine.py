@@ -192,4 +192,4 @@ class Agent(RuleBasedStateMachine):
 
 
 TestAgent = Agent.TestCase
-TestAgent.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAgent.settings = settings(max_examples=150, stateful_step_count=40)

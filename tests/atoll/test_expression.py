@@ -191,7 +191,7 @@ def tried(text: str) -> Expression | None:
     return found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.text(max_size=200), st.lists(st.sampled_from(WORDS), max_size=40).map(" ".join)))
 def test_any_text_is_refused_or_harmless(text: str) -> None:
     found = tried(text)
@@ -201,7 +201,7 @@ def test_any_text_is_refused_or_harmless(text: str) -> None:
         assert all(read in NAMES for read in found.reads)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(GOOD)
 def test_what_is_well_formed_is_what_python_says(text: str) -> None:
     found = tried(text)

@@ -84,7 +84,7 @@ def one_each(crowd: Sequence[Demand], shapes: Sequence[Shape]) -> int:
     return sum(alone(one.request) for one in crowd)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(crowds(), st.sets(st.sampled_from(SHAPES), min_size=1))
 def test_bound_optimum_ours_and_one_machine_each_are_in_this_order(crowd: list[Demand], chosen: set[Shape]) -> None:
     shapes = sorted(chosen, key=lambda one: one.key)

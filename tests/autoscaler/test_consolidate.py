@@ -230,7 +230,7 @@ def fleets(draw: st.DrawFn) -> GroupView:
     return GroupView(group=asks(least=least, hot=request(2), hot_count=hot), agents=tuple(agents), shapes=(shape(),))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(fleets())
 def test_no_move_breaks_a_promise(found: GroupView) -> None:
     made = moves([found], (), 0.0)

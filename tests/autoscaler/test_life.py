@@ -445,7 +445,5 @@ def live(life: "Life", chance: random.Random) -> None:
         life.time_passes(chance.choice((1.0, 20.0, 700.0)))
 
 
-Life.TestCase.settings = settings(
-    max_examples=50, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
+Life.TestCase.settings = settings(max_examples=50, stateful_step_count=40, suppress_health_check=list(HealthCheck))
 TestLife = Life.TestCase

@@ -117,7 +117,7 @@ def test_a_cold_machine_that_holds_up_waiting_sessions_is_ended() -> None:
     assert steps(decide(other, [demand("s-1", 4, nodes=4)]), Action.TERMINATE) == []
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     views("x"),
     views("y"),

@@ -100,7 +100,7 @@ def growth(made: Plan, name: str) -> int:
     return sum(step.group == name and step.action in grows for step in made.steps)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(WORLDS, crowds())
 def test_bounds_safety_and_exact_room(world: list[GroupView], waiting: list[Demand]) -> None:
     made = decide(world, waiting)
@@ -170,7 +170,7 @@ def carried_out(made: Plan, found: GroupView) -> GroupView:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(WORLDS, crowds())
 def test_a_plan_carried_out_is_enough(world: list[GroupView], waiting: list[Demand]) -> None:
     first = decide(world, waiting)

@@ -145,7 +145,7 @@ def test_a_group_below_its_least_size_takes_a_draining_agent_back() -> None:
     assert only(made) == (Action.UNDRAIN, "a-1", "i-old-1", 7, Reason.MIN_SIZE)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.sampled_from((True, False, None)), min_size=20, max_size=120), st.sampled_from((5.0, 10.0, 25.0)))
 def test_however_demand_flaps_agents_are_not_drained_more_often_than_the_cooldown(
     wanted: list[bool | None], round_s: float

@@ -119,7 +119,7 @@ def ends_at(pace: Pace, has: list[bool], tick: float, lost: float) -> float:
     raise AssertionError("never done")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.integers(0, 1 << 30),
     st.floats(0.01, 2.0),

@@ -62,7 +62,7 @@ def crammed(world: list[GroupView]) -> set[str]:
     }
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(WORLDS)
 def test_no_growth_after_a_drain_and_every_world_comes_to_rest(world: list[GroupView]) -> None:
     world = [without_notices(found) for found in world]

@@ -61,9 +61,9 @@ class Served:
         """Queue a session and return its view."""
         return (await self.good("POST", SESSIONS, {"spec": {"command": ["true"], **spec}})).items[0]
 
-    def page_cookie(self) -> dict[str, str]:
+    def page_cookie(self, user: str = "ada") -> dict[str, str]:
         """Return the Cookie header of a logged-in browser."""
-        grant = self.services.door.grants.issue(Purpose.PAGE, "ada", ttl_s=3600)
+        grant = self.services.door.grants.issue(Purpose.PAGE, user, ttl_s=3600)
         return {"Cookie": f"atoll_page={grant}"}
 
 

@@ -22,7 +22,7 @@ from tests.federation.served import Served, served
 from tunnel.memory import MemoryNetwork
 
 USERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "the owner": ("ada", ()),
+    "the owner": ("ada", ("member-acme",)),
     "an administrator": ("root", ("admin",)),
     "another user": ("bo", ("lead", "viewer")),
     "a deleted token": ("ada", ()),

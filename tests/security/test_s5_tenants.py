@@ -97,6 +97,8 @@ async def test_a_session_is_found_in_its_own_project_only(at: House) -> None:
         ):  # fmt: skip
             body = {"json": {"port": at.port}} if rest == "/streams" else {}
             assert await asked(at, method, f"{foreign}/{ref}{rest}", owner, **body) in (400, 404), (ref, rest)
+            stranger = at.bearer("another user")
+            assert await asked(at, method, f"{foreign}/{ref}{rest}", stranger, **body) in (400, 403), (ref, rest)
     assert (await at.control.sessions.get("default", at.session)).state == "running"
     door = SshDoor(at.server.services)
     with pytest.raises(NotFound):

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tunnel import exec as frames
@@ -13,7 +13,6 @@ from tunnel.exec import Decoder, ExecError, Exit, Kind, Order, Size
 FRAMES = st.lists(st.tuples(st.sampled_from(Kind), st.binary(max_size=300)), max_size=8)
 
 
-@settings(deadline=None)
 @given(FRAMES, st.lists(st.integers(0, 3000), max_size=6))
 def test_frames_come_out_as_they_went_in_however_they_are_cut(said: list[tuple[Kind, bytes]], cuts: list[int]) -> None:
     raw = b"".join(frames.frame(kind, payload) for kind, payload in said)
@@ -23,7 +22,6 @@ def test_frames_come_out_as_they_went_in_however_they_are_cut(said: list[tuple[K
     assert heard == said
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=300_000))
 def test_long_data_is_cut_and_put_together(data: bytes) -> None:
     heard = Decoder().feed(frames.frames(Kind.OUTPUT, data))
@@ -31,7 +29,6 @@ def test_long_data_is_cut_and_put_together(data: bytes) -> None:
     assert all(len(payload) <= frames.DATA_LIMIT for _, payload in heard)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_frames_or_refused(data: bytes) -> None:
     with contextlib.suppress(ExecError):

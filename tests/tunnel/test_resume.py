@@ -210,7 +210,7 @@ class Stream(RuleBasedStateMachine):
 
 
 TestStream = Stream.TestCase
-TestStream.settings = settings(max_examples=120, stateful_step_count=60, deadline=None)
+TestStream.settings = settings(max_examples=120, stateful_step_count=60)
 
 
 def joined(window: int = WINDOW) -> tuple[Resume, Resume]:
@@ -444,7 +444,7 @@ HEADERS = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     side=st.sampled_from(Side),
     greeted=st.booleans(),

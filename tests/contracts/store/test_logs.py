@@ -76,7 +76,7 @@ def test_in_memory_the_size_only_grows_and_kept_bytes_never_change(writes: list[
     asyncio.run(check(MemoryLogs(), writes))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(WRITES)
 def test_in_files_the_size_only_grows_and_kept_bytes_never_change(writes: list[tuple[int, bytes]]) -> None:
     async def run(directory: str) -> None:

@@ -24,8 +24,8 @@ OPEN = {
 }  # fmt: skip
 
 
-def filled(path: str) -> str:
-    return re.sub(r"\{(\w+)\}", lambda part: {"project": "default"}.get(part[1], "x"), path)
+def filled(path: str, project: str = "default", ref: str = "x") -> str:
+    return re.sub(r"\{(\w+)\}", lambda part: {"project": project, "ref": ref}.get(part[1], "x"), path)
 
 
 def test_every_route_says_who_may_use_it() -> None:
@@ -45,7 +45,7 @@ def test_a_route_without_access_is_refused(tmp_path: Path) -> None:
         build(services, routes=[broken])
 
 
-GUARDED = [r for r in ROUTES if r.access in (Access.USER, Access.MONITOR, Access.ADMIN)]
+GUARDED = [r for r in ROUTES if r.access is not Access.OPEN]
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer atk_wrong"}, {"Cookie": "atoll_page=a.b"}])
@@ -70,12 +70,86 @@ async def test_guarded_routes_know_their_user(server: Served) -> None:
 async def test_routes_of_administrators_refuse_others(server: Served) -> None:
     _, secret = await server.plane.tokens.create_api("bo", ("lead",))
     own = [r for r in ROUTES if r.access is Access.ADMIN]
-    assert len(own) == 15
+    assert {"/v1/groups", "/v1/providers", "/v1/sites/{name}", "/v1/agents/{ref}:revoke"} <= {r.path for r in own}
     for headers in ({"Authorization": f"Bearer {secret}"}, {**server.page_cookie(), "Origin": server.url}):
         for route in own:
             path = server.url + filled(route.path)
             async with server.http.request(route.method, path, headers=headers) as answer:
                 assert answer.status == 403, route.path
+
+
+def test_whatever_changes_what_is_shared_is_for_administrators() -> None:
+    free = {r.path for r in ROUTES if r.method != "GET" and r.access is Access.USER and "{project}" not in r.path}
+    assert free == {
+        "/v1/links/{ref}:ping", "/v1/offers:search", "/v1/tokens", "/v1/tokens/{id}", "/v1/login:link",
+        "/v1/ssh:certify",
+    }  # fmt: skip
+
+
+async def test_routes_of_owners_refuse_others(server: Served) -> None:
+    own = [r for r in ROUTES if r.access is Access.OWNER]
+    assert {"{ref}:stop", "{ref}:move", "logs"} <= {r.path.rpartition("/")[2] for r in own}
+    _, secret = await server.plane.tokens.create_api("bo", ("lead", "member-default"))
+    _, owner = await server.plane.tokens.create_api("cy")
+    bearer = {"Authorization": f"Bearer {owner}"}
+    path = server.url + "/v1/projects/default/sessions"
+    async with server.http.post(path, json={"spec": {"command": ["true"]}}, headers=bearer) as answer:
+        row = (await answer.json())["items"][0]["id"]
+    cookie = {**server.page_cookie("bo"), "Origin": server.url}
+    for headers, refused in (
+        ({"Authorization": f"Bearer {secret}"}, True),
+        (cookie, True),
+        (bearer, False),
+        (BEARER, False),
+    ):
+        for route in own:
+            path = server.url + filled(route.path, ref=row)
+            async with server.http.request(route.method, path, headers=headers) as answer:
+                assert (answer.status == 403) is refused, route.path
+
+
+async def test_projects_are_for_their_members(server: Served) -> None:
+    within = [r for r in ROUTES if "{project}" in r.path]
+    assert len(within) >= 12
+    for roles, refused in ((("lead", "member-acm"), True), (("member-acme",), False), (("admin",), False)):
+        _, secret = await server.plane.tokens.create_api("bo", roles)
+        for route in within:
+            path = server.url + filled(route.path, project="acme")
+            async with server.http.request(route.method, path, headers={"Authorization": f"Bearer {secret}"}) as answer:
+                assert (answer.status == 403) is refused, route.path
+        search = {"spec": {"command": ["true"]}, "project": "acme"}
+        headers = {"Authorization": f"Bearer {secret}"}
+        async with server.http.post(server.url + "/v1/offers:search", json=search, headers=headers) as answer:
+            assert (answer.status == 403) is refused
+
+
+async def test_events_of_a_project_are_for_its_members(server: Served) -> None:
+    tx = server.plane
+    _, stranger = await tx.tokens.create_api("bo")
+    _, member = await tx.tokens.create_api("bo", ("member-acme",))
+    for name, project in (("theirs", "acme"), ("ours", "default")):
+        await server.good("POST", f"/v1/projects/{project}/sessions", {"spec": {"command": ["true"], "name": name}})
+    for secret, seen in ((stranger, {"ours"}), (member, {"ours", "theirs"}), (API_TOKEN, {"ours", "theirs"})):
+        headers = {"Authorization": f"Bearer {secret}"}
+        async with server.http.get(server.url + "/v1/events?kinds=session", headers=headers) as answer:
+            assert {each["name"] for each in (await answer.json())["items"]} == seen
+        async with server.http.get(server.url + "/v1/watch?kinds=session&since=0", headers=headers) as answer:
+            text = b""
+            while b"ours" not in text:
+                text += await answer.content.readany()
+            assert (b"theirs" in text) is ("theirs" in seen)
+
+
+async def test_only_administrators_let_machines_join_and_see_all_tokens(server: Served) -> None:
+    _, secret = await server.plane.tokens.create_api("bo")
+    await server.plane.tokens.create_api("cy")
+    headers = {"Authorization": f"Bearer {secret}"}
+    async with server.http.post(server.url + "/v1/tokens", json={"site": "local"}, headers=headers) as answer:
+        assert answer.status == 403
+        assert "may not let machines join" in (await answer.json())["detail"]
+    async with server.http.get(server.url + "/v1/tokens", headers=headers) as answer:
+        assert {each["owner"] for each in (await answer.json())["items"]} == {"bo"}
+    assert {each.owner for each in (await server.good("GET", "/v1/tokens")).items} == {"bo", "cy"}
 
 
 async def test_open_routes_need_nothing(server: Served) -> None:

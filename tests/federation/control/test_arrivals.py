@@ -174,7 +174,7 @@ async def test_another_pool_is_told_the_past_too_and_none_costs_nothing() -> Non
     assert await history.look(look(30.0, groups=(plain,))) == {}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 400), st.booleans()), max_size=30), st.integers(0, 30))
 def test_it_makes_no_difference_when_the_control_plane_was_restarted(came: list[tuple[int, bool]], cut: int) -> None:
     """Sessions come at whole minutes; `cut` of them before the start, the rest while it looks."""

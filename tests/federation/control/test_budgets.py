@@ -407,7 +407,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(STEPS, st.floats(0.1, 6.0), st.floats(0.1, 6.0), st.sampled_from([Period.TOTAL, Period.DAY]))
 def test_admitted_work_that_goes_as_expected_never_exceeds_a_budget(
     steps: list[tuple[str, int, float]], red: float, everything: float, period: Period

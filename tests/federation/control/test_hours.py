@@ -97,7 +97,7 @@ HOURS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(HOURS, min_size=1, max_size=2), st.integers(0, 365 * 24 * 60))
 def test_the_next_change_is_the_first_minute_that_differs(hours: list[Hours], minutes: int) -> None:
     now = at("2026-01-01 00:00") + minutes * 60.0

@@ -83,7 +83,7 @@ writes = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.lists(writes, max_size=3), st.sampled_from(["commit", "fail", "delete"])), max_size=12))
 def test_the_mirror_is_what_the_store_would_tell(history: list[tuple[list[object], str]]) -> None:
     async def play() -> None:

@@ -207,7 +207,7 @@ def _worlds(draw: st.DrawFn) -> tuple[list[Seat], list[Movable], list[Demand]]:
 
 
 @given(_worlds())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_moves_fit_all_together_pay_and_are_of_sessions_that_may_move(
     world: tuple[list[Seat], list[Movable], list[Demand]],
 ) -> None:
@@ -230,7 +230,7 @@ def test_moves_fit_all_together_pay_and_are_of_sessions_that_may_move(
 
 
 @given(_worlds())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_moves_come_to_an_end(world: tuple[list[Seat], list[Movable], list[Demand]]) -> None:
     seats, movables, _ = world
     free = {seat.agent: seat.free for seat in seats}
@@ -254,7 +254,7 @@ def test_moves_come_to_an_end(world: tuple[list[Seat], list[Movable], list[Deman
 
 
 @given(_worlds())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_exchanges_leave_room_for_both(world: tuple[list[Seat], list[Movable], list[Demand]]) -> None:
     seats, movables, waiting = world
     made = exchange(_capacity(*seats), movables, waiting, now=NOW)

@@ -352,11 +352,11 @@ class IndexMachine(RuleBasedStateMachine):
 
 
 TestIndex = IndexMachine.TestCase
-TestIndex.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+TestIndex.settings = settings(max_examples=60, stateful_step_count=20)
 
 
 @given(st.lists(seats(), max_size=2), standbys(), st.one_of(st.just(()), shapes()), demands(), st.sampled_from("pr"))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_what_comes_and_what_is_stopped_is_chosen_as_the_planner_serves_it(
     there: list[Seat], coming: list[Standby], offered: tuple[Launchable, ...], one: Demand, policy: str
 ) -> None:

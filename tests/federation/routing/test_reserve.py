@@ -245,7 +245,7 @@ JOBS = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(JOBS)
 def test_backfill_never_delays_the_head_and_everyone_starts(rows: list[tuple[int, int, int, int]]) -> None:
     jobs = [

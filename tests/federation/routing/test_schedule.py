@@ -80,7 +80,7 @@ def book_of(seats: list[Seat], running: list[Running]) -> Book:
     return book
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(clusters(), demands(nodes=False), st.sampled_from((0, 100)))
 def test_it_decides_as_the_pass_written_directly(
     cluster: tuple[list[Seat], list[Running]], asked: list[Demand], patience: int
@@ -123,7 +123,7 @@ def test_it_decides_as_the_pass_written_directly(
         held[one.project] = held.get(one.project, Slots()) + Slots(one.request.cpu, one.request.memory)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(clusters(), demands(), st.integers(), st.booleans())
 def test_slots_are_conserved_and_order_of_input_does_not_matter(
     cluster: tuple[list[Seat], list[Running]], asked: list[Demand], seed: int, launches: bool
@@ -167,7 +167,7 @@ def _check_sums(seats: list[Seat], running: list[Running], asked: list[Demand], 
         assert book.free(agent, max(start, NOW)) >= 0, "overcommitted"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), max_size=8), st.integers(1, 3))
 def test_another_free_agent_of_the_kind_takes_no_ones_place(rows: list[tuple[int, int]], count: int) -> None:
     asked = [

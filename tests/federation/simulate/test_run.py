@@ -278,7 +278,7 @@ def plain(outcome: Outcome) -> Outcome:
     return replace(outcome, seconds=0.0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.sampled_from((0.0, 1.0, 15.0)))
 def test_equal_input_gives_an_equal_outcome_and_nothing_is_lost_or_overcommitted(seed: int, tick: float) -> None:
     jobs = trace(seed, 40)
@@ -318,7 +318,7 @@ def conserves(jobs: Sequence[Job], found: Outcome) -> None:
     assert held * (1 - 1e-9) <= sum(site.used_s for site in found.sites) <= (held + both) * (1 + 1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(1, 4))
 def test_on_own_machines_alone_it_is_what_a_plain_queue_gives(seed: int, slots: int) -> None:
     """One-core jobs on one-core machines: a plain first-come queue over N servers, computed directly."""
@@ -338,7 +338,7 @@ def test_on_own_machines_alone_it_is_what_a_plain_queue_gives(seed: int, slots: 
     assert [run.waited_s for run in found.runs] == pytest.approx(expected)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @example(252)  # where idle time, as a difference of rounded numbers, fell short of what it should be
 @given(st.integers(0, 10_000))
 def test_with_no_own_machines_it_is_what_one_vm_a_job_gives(seed: int) -> None:
