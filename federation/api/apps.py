@@ -44,7 +44,7 @@ async def share(call: Call) -> api.SessionView:
     body: Share = call.body
     project, ref = call.path["project"], call.path["ref"]
     row = await call.control.sharing.share(project, ref, call.path["app"], body.access, by=call.caller.owner)
-    return await observe.session(call.services, row)
+    return await observe.session(call.services, row, call.caller)
 
 
 ROUTES = (

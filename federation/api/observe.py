@@ -8,6 +8,7 @@ from atoll.session import Session
 from atoll.slots import Slots
 from atoll.states import AgentState
 from federation.api import views
+from federation.api.auth import Caller, may_enter
 from federation.api.route import Services
 from federation.control.agents import used
 
@@ -65,13 +66,14 @@ async def groups(services: Services, now: Fleet) -> list[api.GroupView]:
     return [views.group(row, now.agents, machines, control.clock.now()) for row in await control.groups.list()]
 
 
-async def sessions(services: Services, rows: Sequence[Session]) -> list[api.SessionView]:
-    """Return sessions as views."""
+async def sessions(services: Services, rows: Sequence[Session], caller: Caller) -> list[api.SessionView]:
+    """Return sessions as views for a caller, who sees no secrets of those that are not theirs."""
+    caller = await services.door.with_roles(caller)
     names = {row.id: row.name for row in await services.control.agents.list(states=EVER)}
     now = services.control.clock.now()
-    return [views.session(row, now, names, services.address) for row in rows]
+    return [views.session(row, now, names, services.address, whole=may_enter(caller, row)) for row in rows]
 
 
-async def session(services: Services, row: Session) -> api.SessionView:
-    """Return one session as a view."""
-    return (await sessions(services, [row]))[0]
+async def session(services: Services, row: Session, caller: Caller) -> api.SessionView:
+    """Return one session as a view for a caller."""
+    return (await sessions(services, [row], caller))[0]

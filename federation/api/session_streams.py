@@ -99,7 +99,7 @@ class Follower:
                 hints.listen(self._topic)
                 continue
             if not self._query.follow or await self._complete():
-                await stream.send("end", await observe.session(self._call.services, self._row))
+                await stream.send("end", await observe.session(self._call.services, self._row, self._call.caller))
                 return
             yield
 

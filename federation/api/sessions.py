@@ -60,7 +60,7 @@ async def submit(call: Call) -> Page[api.SessionView]:
         count=body.count,
         idempotency=_idempotency(call, body),
     )
-    return Page(await observe.sessions(call.services, rows))
+    return Page(await observe.sessions(call.services, rows, call.caller))
 
 
 def _idempotency(call: Call, body: Submission) -> tuple[str, str] | None:
@@ -90,7 +90,7 @@ async def list_(call: Call) -> Page[api.SessionView]:
             return Page([])
     limit = page_size(query.limit)
     rows = await call.control.sessions.list(call.path["project"], states=states, after=query.after, limit=limit)
-    return Page(await observe.sessions(call.services, rows), rows[-1].id if len(rows) == limit else "")
+    return Page(await observe.sessions(call.services, rows, call.caller), rows[-1].id if len(rows) == limit else "")
 
 
 def page_size(limit: int) -> int:
@@ -103,13 +103,13 @@ def page_size(limit: int) -> int:
 async def get(call: Call) -> api.SessionView:
     """Return one session by id or name."""
     row = await call.control.sessions.get(call.path["project"], call.path["ref"])
-    return await observe.session(call.services, row)
+    return await observe.session(call.services, row, call.caller)
 
 
 async def stop(call: Call) -> api.SessionView:
     """Stop a session: TERM, its grace period, then KILL of the whole tree."""
     row = await call.control.sessions.stop(call.path["project"], call.path["ref"], by=call.caller.owner)
-    return await observe.session(call.services, row)
+    return await observe.session(call.services, row, call.caller)
 
 
 async def approve(call: Call) -> api.SessionView:
@@ -117,14 +117,14 @@ async def approve(call: Call) -> api.SessionView:
     body: Approval = call.body
     project, ref, caller = call.path["project"], call.path["ref"], call.caller
     row = await call.control.approvals.approve(project, ref, by=caller.owner, has=caller.roles, role=body.role)
-    return await observe.session(call.services, row)
+    return await observe.session(call.services, row, call.caller)
 
 
 async def move(call: Call) -> api.SessionView:
     """Ask a session for a checkpoint, upon which it goes on elsewhere; one that takes none in its time stays."""
     body: Destination = call.body
     row = await call.control.moves.request(call.path["project"], call.path["ref"], body.to, by=call.caller.owner)
-    return await observe.session(call.services, row)
+    return await observe.session(call.services, row, call.caller)
 
 
 async def why(call: Call) -> api.WhyView:

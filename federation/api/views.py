@@ -24,6 +24,7 @@ from federation.control.usage import session_cost, session_on_demand
 
 PENDING = frozenset({InstanceState.INTENDED, InstanceState.CREATING, InstanceState.BOOTING, InstanceState.STARTING})
 COLD = frozenset({InstanceState.STOPPING, InstanceState.STOPPED})
+_MASK = "***"
 _SECRET_WORDS = ("secret", "password", "token", "private", "credential")
 
 
@@ -42,8 +43,10 @@ def slots(amount: Slots) -> views.SlotsView:
     )
 
 
-def session(row: Session, now: float, names: Mapping[str, str], address: Address) -> views.SessionView:
-    """Return a session as of `now`; `names` are the agents' names by id."""
+def session(
+    row: Session, now: float, names: Mapping[str, str], address: Address, *, whole: bool = True
+) -> views.SessionView:
+    """Return a session as of `now`; `names` are the agents' names by id. What may be secret is in `whole` ones only."""
     waiting = now - row.queued_at if row.state in WAITING else 0.0
     return views.SessionView(
         id=row.id,
@@ -73,8 +76,14 @@ def session(row: Session, now: float, names: Mapping[str, str], address: Address
         ended_at=row.ended_at,
         approved_by=row.approved_by,
         ran_s=row.ran_s,
-        spec=dump_session_spec(row.spec),
+        spec=dump_session_spec(row.spec) if whole else _public(dump_session_spec(row.spec)),
     )
+
+
+def _public(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a session's document without the values of its environment and its input."""
+    env = dict.fromkeys(spec.get("env", {}), _MASK)
+    return spec | ({"env": env} if env else {}) | ({"stdin": _MASK} if "stdin" in spec else {})
 
 
 def _member(member: Member, names: Mapping[str, str]) -> views.MemberView:
@@ -185,7 +194,7 @@ def group(row: Group, agents: Iterable[views.AgentView], instances: Iterable[Ins
 def provider(row: Provider, live: int) -> views.ProviderView:
     """Return a provider with its number of live instances; settings that look secret are masked."""
     hidden = {
-        key: "***" if any(word in key.lower() for word in _SECRET_WORDS) else value
+        key: _MASK if any(word in key.lower() for word in _SECRET_WORDS) else value
         for key, value in row.settings.items()
     }
     return views.ProviderView(

@@ -15,7 +15,7 @@ from atoll.policy import COMMON
 from atoll.states import ENDED, SessionState
 from federation.api import observe, problems, views
 from federation.api.apps import link_to
-from federation.api.auth import PAGE_COOKIE, Caller, check_entry, cookie_name, set_cookie
+from federation.api.auth import PAGE_COOKIE, Caller, check_entry, cookie_name, may_enter, set_cookie
 from federation.api.grants import COOKIE_TTL_S, Purpose
 from federation.api.route import Services
 from federation.web import words
@@ -71,7 +71,7 @@ class Pages:
         control = self._services.control
         fleet = await observe.fleet(self._services)
         rows = await control.sessions.list(COMMON, limit=SHOWN)
-        recent = await observe.sessions(self._services, rows[:12])
+        recent = await observe.sessions(self._services, rows[:12], caller)
         usage = views.usage(await control.usage.summary(0.0))
         here = [each for each in fleet.agents if each.ended_at is None]
         return self._page(
@@ -91,7 +91,7 @@ class Pages:
         state = request.query.get("state", "")
         states = (SessionState(state),) if state in list(SessionState) else ()
         rows = await self._services.control.sessions.list(COMMON, states=states, limit=SHOWN)
-        found = await observe.sessions(self._services, rows)
+        found = await observe.sessions(self._services, rows, caller)
         status = views.status(await self._services.control.status())
         return self._page(
             "sessions.html", title="Sessions", caller=caller, sessions=found, status=status, state=state, shown=SHOWN
@@ -100,7 +100,9 @@ class Pages:
     async def session(self, request: web.Request, caller: Caller) -> web.StreamResponse:
         """One session: how it came to its state, why, its output, apps and cost."""
         row = await self._services.control.sessions.get(COMMON, request.match_info["ref"])
-        view = await observe.session(self._services, row)
+        view = await observe.session(self._services, row, caller)
+        door = self._services.door
+        now = await door.with_roles(caller)
         why = views.why(await self._services.control.why.session(COMMON, row.id))
         return self._page(
             "session.html",
@@ -109,6 +111,8 @@ class Pages:
             session=view,
             why=why,
             ended=row.state in ENDED,
+            mine=may_enter(now, row),
+            apps=[app for app in row.spec.apps if may_enter(now, row, app) or door.is_public(row, app)],
             status=views.status(await self._services.control.status()),
         )
 

@@ -15,7 +15,7 @@ from federation.api.auth import Door
 from federation.api.grants import Grants, Purpose
 from federation.api.route import Access, Services
 from tests.fakes.plane import API_TOKEN, FakePlane
-from tests.federation.served import BEARER, Served
+from tests.federation.served import BEARER, SESSIONS, Served
 from tunnel.sshkeys import SshKeys
 
 OPEN = {
@@ -106,6 +106,19 @@ async def test_routes_of_owners_refuse_others(server: Served) -> None:
             path = server.url + filled(route.path, ref=row)
             async with server.http.request(route.method, path, headers=headers) as answer:
                 assert (answer.status == 403) is refused, route.path
+
+
+async def test_the_secrets_of_a_session_are_its_owners(server: Served) -> None:
+    row = await server.submit(name="nb", env={"KEY": "hushhush"}, stdin="hushhush too")
+    _, secret = await server.plane.tokens.create_api("bo")
+    headers = {"Authorization": f"Bearer {secret}"}
+    for path in (SESSIONS, f"{SESSIONS}/{row.id}"):
+        async with server.http.get(server.url + path, headers=headers) as answer:
+            text = await answer.text()
+            assert "KEY" in text
+            assert "hushhush" not in text
+        async with server.http.get(server.url + path, headers=BEARER) as answer:
+            assert "hushhush too" in await answer.text()
 
 
 async def test_projects_are_for_their_members(server: Served) -> None:

@@ -80,6 +80,20 @@ async def test_a_session_shows_its_story(server: Served) -> None:
     assert "ask less" in await page(server, "/sessions/big")
 
 
+async def test_a_session_of_another_shows_neither_output_nor_buttons(server: Served) -> None:
+    await furnish(server)
+    await server.plane.tokens.create_api("bo")
+    headers = server.page_cookie("bo")
+    async with server.http.get(server.url + "/sessions/nb", headers=headers) as answer:
+        text = await answer.text()
+    assert "The output is for ada and administrators" in text
+    assert not any(each in text for each in ("data-log=", "Open web", "Stop this session"))
+    stop = server.http.post(server.url + "/sessions/nb/stop", headers={**headers, "Origin": server.url})
+    async with stop as answer:
+        assert answer.status == 403
+    assert (await server.plane.sessions.get("default", "nb")).state is not SessionState.CANCELLED
+
+
 @pytest.mark.parametrize("path", PAGES)
 async def test_pages_need_nothing_from_elsewhere(server: Served, path: str) -> None:
     await furnish(server)
