@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import msgspec
 from atoll import __version__
 from atoll.budget import Budget
 from atoll.client import calls, mesh, profile
-from atoll.client.address import CONTROL_NAME, Address, tls_context, unreachable
+from atoll.client.address import CA_HEADER, CONTROL_NAME, Address, tls_context, unreachable
 from atoll.client.calls import Call, Document, Noun, NounView, Page
 from atoll.client.linkviews import LinkView, PingView, StreamRecordView
 from atoll.client.mesh import MeshView
@@ -44,7 +45,8 @@ from atoll.client.views import (
     UsageView,
     WhyView,
 )
-from atoll.errors import Unavailable
+from atoll.errors import AtollError, Unavailable
+from atoll.host.pem import pins
 from atoll.host.system import SystemChance, SystemClock
 from atoll.ids import new_id
 from atoll.policy import Policy
@@ -83,6 +85,9 @@ class AsyncClient:
         self._clock = SystemClock()
         self._chance = SystemChance()
         self._reached = False
+        self._kept = not url
+        self._learnt = False
+        self._trust: ssl.SSLContext
         self._server_name: str | None = None
         self._session: aiohttp.ClientSession | None = None
 
@@ -569,15 +574,29 @@ class AsyncClient:
             server_hostname=self._server_name,
         ) as response:
             self._reached = True
+            await self._learn(response.headers.get(CA_HEADER, ""))
             yield response
+
+    async def _learn(self, newest: str) -> None:
+        """Trust the CAs of now where an answer names a new one: the one before still vouches for who says so."""
+        if self._learnt or self._ca is None or not newest or newest in pins(self._ca):
+            return
+        self._learnt = True
+        with contextlib.suppress(AtollError):  # the call itself was answered well
+            told = await self.authority()
+            if newest in pins(told):
+                self._ca = told
+                self._trust.load_verify_locations(cadata=told)
+                if self._kept:
+                    await asyncio.to_thread(profile.trust, told)
 
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
-            trust = tls_context(self._ca) if self.address.scheme == "https" else True
+            if secured := self.address.scheme == "https":
+                self._trust = tls_context(self._ca)
             headers = {"User-Agent": AGENT}
             if self.token:
                 headers["Authorization"] = f"Bearer {self.token}"
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=trust), headers=headers, trust_env=True
-            )
+            connector = aiohttp.TCPConnector(limit=0, ssl=self._trust if secured else True)
+            self._session = aiohttp.ClientSession(connector=connector, headers=headers, trust_env=True)
         return self._session

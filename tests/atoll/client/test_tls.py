@@ -5,6 +5,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from aiohttp import web
 from atoll import AsyncClient, Client
 from atoll.cli.login import fetch_ca
 from atoll.client import profile
+from atoll.client.address import Address
 from atoll.errors import Unauthorized, Unavailable
 from atoll.host.pem import blocks, pins
 from tests.atoll.plane import TOKEN, Plane, reply
@@ -69,8 +71,9 @@ async def test_the_pinned_authority_is_trusted(secured: str, authority: Authorit
 async def test_another_authority_is_not(secured: str, tmp_path: Path) -> None:
     other = await asyncio.to_thread(Authority.load_or_create, tmp_path / "theirs", now=time.time())
     for ca in (other.ca_pem, None):
-        with pytest.raises(Unavailable, match="is not trusted"):
+        with pytest.raises(Unavailable, match="is not trusted") as caught:
             await asyncio.to_thread(Client(secured + "/plane", TOKEN, ca=ca).status)
+        assert "--ca system" in caught.value.hint, "where a load balancer opens TLS"
         async with AsyncClient(secured + "/plane", TOKEN, ca=ca) as waiting:
             with pytest.raises(Unavailable, match="is not trusted"):
                 await waiting.status()
@@ -111,6 +114,22 @@ async def test_a_client_learns_the_new_authority_while_the_old_one_vouches_for_i
     assert (await asyncio.to_thread(Client().status)).installation == "test"
     async with AsyncClient(f"{rotated}/plane", TOKEN, ca=old) as waiting:
         assert (await waiting.status()).installation == "test"
+
+
+async def test_so_does_one_of_an_asyncio_program(
+    authority: Authority, rotated: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [_, old] = blocks(authority.ca_pem)
+    monkeypatch.setenv("ATOLL_HOME", str(tmp_path))
+    monkeypatch.delenv("ATOLL_URL", raising=False)
+    profile.save(profile.Profile(url=f"{rotated}/plane", token=TOKEN, ca=old))
+    async with AsyncClient() as client:
+        assert (await client.status()).installation == "test"
+        assert profile.load().ca == authority.ca_pem
+        await asyncio.to_thread(authority.retire, time.time())
+        async with serving(authority) as url:  # which the old CA vouches for no more
+            client.address = replace(client.address, port=Address.parse(url).port)
+            assert (await client.status()).installation == "test"
 
 
 async def test_a_client_without_a_profile_learns_for_itself(authority: Authority, rotated: str, tmp_path: Path) -> None:
