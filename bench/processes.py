@@ -94,7 +94,7 @@ class Process:
 
     def cpu(self) -> float:
         """Return the processor seconds that its living family has used so far."""
-        return sum(_cpu(pid) for pid in family(self.pid))
+        return cpu_of(self.pid)
 
     def running(self) -> bool:
         """Whether it still runs."""
@@ -123,9 +123,11 @@ def until(condition: Any, what: str, seconds: float = _READY_S) -> None:
         time.sleep(0.01)
 
 
-def _cpu(pid: int) -> float:
+def cpu_of(pid: int) -> float:
+    """Return the processor seconds that a process and its living descendants have used so far."""
     total = 0
-    for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-        with contextlib.suppress(OSError):
-            total += int(task.read_text().split()[0])
+    for one in family(pid):
+        for task in Path(f"/proc/{one}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                total += int(task.read_text().split()[0])
     return total / 1e9

@@ -1,13 +1,15 @@
 """The traffic of the tunnel's benchmark, the same for all contenders: a server, and a load that measures what it gets.
 
 `python -m bench.traffic serve HOST` prints its port; `python -m bench.traffic load` reads one order a line (JSON) and
-answers in kind. A connection begins with a letter: `E` echoes what follows; `U` and `D`, each with a length and
-answered by `!`, take so many bytes and then say so, or give them on a further byte.
+answers in kind. Both can be told the kernel's congestion control, by name, for what they send. A connection begins with
+a letter: `E` echoes what follows; `U` and `D`, each with a length and answered by `!`, take so many bytes and then say
+so, or give them on a further byte.
 """
 
 import asyncio
 import hashlib
 import json
+import math
 import os
 import random
 import socket
@@ -95,17 +97,26 @@ class Served(asyncio.BufferedProtocol):
             self._transport.write(self._block if size == BLOCK else self._block[:size])
 
 
-async def serve(host: str) -> None:
+async def serve(host: str, congestion: str = "") -> None:
     """Serve until standard input ends."""
-    server = await asyncio.get_running_loop().create_server(Served, host, 0, backlog=4096)
+    listening = socket.create_server((host, 0), backlog=4096)
+    control(listening, congestion)  # what it accepts inherits it
+    server = await asyncio.get_running_loop().create_server(Served, sock=listening, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.read)
 
 
-def connect(host: str, port: int) -> socket.socket:
+def control(connection: socket.socket, congestion: str) -> None:
+    """Set what controls congestion for bytes that leave by this socket; "" leaves the kernel's default."""
+    if congestion:
+        connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_CONGESTION", 13), congestion.encode())
+
+
+def connect(host: str, port: int, congestion: str = "") -> socket.socket:
     """Return a connection; it waits for nothing longer than a minute."""
     connection = socket.create_connection((host, port), timeout=_WAIT_S)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    control(connection, congestion)
     return connection
 
 
@@ -120,15 +131,21 @@ def _expect(connection: socket.socket, size: int) -> bytes:
 
 
 class Bulk:
-    """Many bytes on several streams, one way: every stream is open before the clock starts."""
+    """Many bytes on several streams, one way: every stream is open before the clock starts.
 
-    def __init__(self, host: str, port: int, mode: str, streams: int, size: int) -> None:
-        self._mode, self._size = mode, size // streams
-        self._streams = [connect(host, port) for _ in range(streams)]
+    What comes down may be cut off after `most` seconds; `moved` counts the bytes.
+    """
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self._mode, self._size = order["mode"], order["bytes"] // order["streams"]
+        self._most = float(order.get("most", math.inf))
+        congestion = order.get("congestion", "")
+        self._streams = [connect(order["host"], order["port"], congestion) for _ in range(order["streams"])]
+        self.moved = 0
         self._failures: list[Exception] = []
 
     def run(self) -> float:
-        """Return the seconds until all has arrived."""
+        """Return the seconds until all has arrived, or was cut off."""
         for stream in self._streams:
             stream.sendall(_HEAD.pack(self._mode.encode(), self._size))
         for stream in self._streams:
@@ -157,20 +174,26 @@ class Bulk:
         while left:
             left -= stream.send(block[: min(BLOCK, left)])
         _expect(stream, 1)
+        self.moved += self._size
 
     def _down(self, stream: socket.socket) -> None:
         block, left = memoryview(bytearray(BLOCK)), self._size
+        deadline = time.perf_counter() + self._most
         stream.sendall(b"!")
         while left:
             got = stream.recv_into(block)
             if not got:
                 raise ConnectionError("the stream ended early")
             left -= got
+            if time.perf_counter() > deadline:
+                break
+        self.moved += self._size - left
 
 
 def bulk(order: dict[str, Any]) -> dict[str, Any]:
-    """Move `bytes` over `streams` streams, `mode` U or D."""
-    return {"seconds": Bulk(order["host"], order["port"], order["mode"], order["streams"], order["bytes"]).run()}
+    """Move `bytes` over `streams` streams, `mode` U or D, for at most `most` seconds (D)."""
+    moving = Bulk(order)
+    return {"seconds": moving.run(), "bytes": moving.moved}
 
 
 def echo(order: dict[str, Any]) -> dict[str, Any]:
@@ -200,7 +223,8 @@ async def _opens(host: str, port: int, seconds: float, parallel: int) -> dict[st
     times: list[float] = []
 
     async def open_again() -> None:
-        while (at := loop.time()) < began + seconds:
+        while True:
+            at = loop.time()
             connection = socket.socket()
             connection.setblocking(False)
             try:
@@ -211,6 +235,8 @@ async def _opens(host: str, port: int, seconds: float, parallel: int) -> dict[st
             finally:
                 connection.close()
             times.append(loop.time() - at)
+            if loop.time() > began + seconds:
+                return
 
     async with asyncio.timeout(seconds + _WAIT_S):
         await asyncio.gather(*(open_again() for _ in range(parallel)))
@@ -305,7 +331,7 @@ def main(argv: list[str]) -> None:
         load()
         os._exit(0)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(argv[1]))
+        runner.run(serve(*argv[1:]))
 
 
 if __name__ == "__main__":

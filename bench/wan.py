@@ -1,4 +1,4 @@
-"""A long way for the benchmark of the tunnel: two network namespaces, and between them a delay, a rate and a loss.
+"""Far away: our lanes beside their peers between two network namespaces, with a delay, a rate and a loss on the way.
 
 `wan.c` carries the packets between a TUN device in each. It needs root, iproute2 and a C compiler.
 """
@@ -8,16 +8,22 @@ import os
 import pathlib
 import shutil
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from statistics import median
 
-from bench.peers.tunnels import Field, Way
+from bench.lanes import MB, RAW, Values, ask, composed, middle
+from bench.peers.tunnels import Field, Way, peers, server
 from bench.processes import Place, Process
+from bench.rows import Row, row
 
-PEERS = ("OpenSSH -R", "asyncssh reverse")
+CUBIC = "raw TCP, cubic"
+"""What most machines have as their default, whatever this one's is."""
 _NEAR, _FAR = "198.18.77.1", "198.18.77.2"
 _BUFFERS = "4096 1048576 67108864"
+_CONTROLS = pathlib.Path("/proc/sys/net/ipv4")
 
 
 @dataclass(frozen=True)
@@ -30,29 +36,98 @@ class Path:
     mbit: int
     mtu: int
     bytes: int
+    most_s: float
+    """A stream is measured for so long at most: with loss, cubic takes minutes for what others do in seconds."""
 
     def say(self) -> str:
         """Return what it is like, for people."""
-        return f"{self.rtt_s * 1000:g} ms RTT, {self.loss:.1%} loss, {self.mbit} Mbit/s, MTU {self.mtu}"
+        path = f"{self.rtt_s * 1000:g} ms RTT, {self.loss:.1%} loss, {self.mbit} Mbit/s, MTU {self.mtu}"
+        return f"{path}; {self.most_s:g} s of each stream at most"
 
 
-LONG = Path("WAN", rtt_s=0.04, loss=0.0, mbit=2000, mtu=9000, bytes=256 << 20)
-LOSSY = Path("WAN with loss", rtt_s=0.04, loss=0.001, mbit=1000, mtu=1500, bytes=16 << 20)
-COMPARED: dict[str, list[tuple[str, str, str, float | None]]] = {
+LONG = Path("WAN", rtt_s=0.04, loss=0.0, mbit=2000, mtu=9000, bytes=256 << 20, most_s=4.0)
+LOSSY = Path("WAN with loss", rtt_s=0.04, loss=0.001, mbit=1000, mtu=1500, bytes=256 << 20, most_s=6.0)
+COMPARED: dict[str, list[tuple[str, str, float | None]]] = {
     "WAN": [
-        ("1 stream down", "data", "raw TCP", 0.97),
-        ("1 stream down", "data", "OpenSSH -R", 8.0),
-        ("1 stream down", "data", "asyncssh reverse", None),
-        ("1 stream down", "mux", "raw TCP", None),
-        ("1 stream down", "splice", "raw TCP", None),
+        ("data", RAW, 0.97),
+        ("data", "OpenSSH -R", 8.0),
+        ("data", "asyncssh reverse", None),
+        ("mux", RAW, None),
+        ("splice", RAW, None),
     ],
     "WAN with loss": [
-        ("1 stream down", "data", "raw TCP", 20.0),
-        ("1 stream down", "mux", "raw TCP", None),
-        ("1 stream down", "data", "OpenSSH -R", None),
+        ("data", CUBIC, 20.0),
+        ("data", RAW, None),
+        ("data", "OpenSSH -R", None),
+        ("mux", CUBIC, None),
+        ("mux", RAW, None),
     ],
 }
 OPEN: dict[str, float | None] = {"WAN": 1.1, "WAN with loss": None}
+
+
+def wan_rows(folder: pathlib.Path, rounds: int) -> tuple[list[Row], list[str]]:
+    """Measure over a long way, without and with loss; say where that cannot be done."""
+    if why := lacks():
+        return [], [f"WAN rows left out: {why}"]
+    rows, notes = [], []
+    for path in (LONG, LOSSY):
+        values, absent = _measured(folder, path, rounds)
+        notes.append(f"{path.name}: {path.say()}; not there: {', '.join(absent) or 'none'}")
+        rates = values["1 stream down"]
+        for lane, peer, bound in COMPARED[path.name]:
+            if peer in rates:
+                mine, theirs = middle(rates[lane], rates[peer])
+                measure = f"{path.name}, {lane}: 1 stream down"
+                rows.append(row(measure, "MB/s", mine, peer=peer, theirs=theirs, target=bound, of="ratio"))
+        opens = median(values["open"]["data"]) / path.rtt_s
+        rows.append(row(f"{path.name}, data: warm open", "RTT", opens, better="lower", target=OPEN[path.name]))
+    return rows, notes
+
+
+def _measured(folder: pathlib.Path, path: Path, rounds: int) -> tuple[Values, list[str]]:
+    """Have everything carried in turns over one path; return the values and the peers that are not there."""
+    with ExitStack() as stack:
+        near, far = stack.enter_context(between(folder, path))
+        inside = folder / path.name.replace(" ", "-")
+        inside.mkdir()
+        field = Field(inside, stack.enter_context(server(far)), near, far)
+        load = stack.enter_context(Process.python("bench.traffic", "load", place=near))
+        others, absent = peers(field, stack)
+        compared = {name for lane, peer, _ in COMPARED[path.name] for name in (lane, peer)}
+        ways = [way for way in (*composed(field, stack), *raws(field, stack), *others) if way.name in compared]
+        values: Values = defaultdict(lambda: defaultdict(list))
+        for _ in range(rounds):
+            for way in ways:
+                took = ask(load, way, do="bulk", mode="D", streams=1, bytes=path.bytes, most=path.most_s)
+                values["1 stream down"][way.name].append(took["bytes"] / took["seconds"] / MB)
+                got = ask(load, way, do="opens", seconds=10 * path.rtt_s, parallel=1)
+                values["open"][way.name].append(got["p50"])
+        return values, absent
+
+
+def raws(field: Field, stack: ExitStack) -> list[Way]:
+    """The server itself, far away: with the kernel's congestion control and, where there is it, with cubic."""
+    host = field.far.host
+    found = [Way(RAW, host, field.server)]
+    if "cubic" in _control("available"):
+        other = stack.enter_context(server(field.far, "cubic"))
+        found.append(Way(CUBIC, host, other, congestion="cubic"))
+    return found
+
+
+def controls() -> str:
+    """Say who controls congestion how."""
+    default = _control("")[0]
+    cubic = "" if "cubic" in _control("available") else " (it has no cubic)"
+    return (
+        f"congestion control: peers have the kernel's default, here {default}{cubic}; ours asks for what suits the path"
+    )
+
+
+def _control(kind: str) -> list[str]:
+    name = f"tcp_{kind}_congestion_control" if kind else "tcp_congestion_control"
+    return (_CONTROLS / name).read_text().split()
 
 
 def lacks() -> str:
@@ -63,11 +138,6 @@ def lacks() -> str:
     if missing:
         return f"{' and '.join(missing)} not found"
     return "" if pathlib.Path("/dev/net/tun").exists() else "no /dev/net/tun"
-
-
-def direct(field: Field) -> Way:
-    """The server itself, at the far place."""
-    return Way("raw TCP", field.server)
 
 
 @contextlib.contextmanager

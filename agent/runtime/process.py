@@ -341,7 +341,10 @@ class ProcessRuntime:
 
     def _address(self, run: str, port: int) -> str | None:
         live = self._runs.get(run)
-        return None if live is None else sockets.listener(self._pids(live), port)
+        if live is None:
+            return None
+        # The fence first: for the family every process of the machine is looked at.
+        return sockets.listener(live.fence.pids(), port) or sockets.listener(self._pids(live), port)
 
     def _remove_fence(self, fence: Fence, tries: int) -> None:
         """Remove a run's cgroups; the kernel may hold them for a moment after the last process."""

@@ -1,25 +1,16 @@
 """`Client`: the blocking SDK, over the standard library's HTTP client."""
 
-import contextlib
-import http.client
-import os
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
-from urllib.parse import urlencode
+from typing import Any
 
-import msgspec
-
-from atoll import __version__
 from atoll.budget import Budget
-from atoll.client import calls, mesh, profile
-from atoll.client.address import CA_HEADER, CONTROL_NAME, Address, tls_context, unreachable
-from atoll.client.calls import Call, Document, Noun, NounView, Page
+from atoll.client import calls, mesh
+from atoll.client.calls import Document, Noun, NounView, Page
 from atoll.client.linkviews import LinkView, PingView, StreamRecordView
 from atoll.client.mesh import MeshView
 from atoll.client.relayviews import RelayView
-from atoll.client.stream import PAUSE_MAX_S, PAUSE_S, SILENCE_S, EventDecoder, Follow, Followed, ServerEvent, Watch
+from atoll.client.stream import Follow, Followed, Watch
 from atoll.client.views import (
     AgentView,
     AuthorityView,
@@ -47,20 +38,15 @@ from atoll.client.views import (
     UsageView,
     WhyView,
 )
-from atoll.errors import AtollError, Unavailable
-from atoll.host.pem import pins
-from atoll.host.system import SystemChance, SystemClock
+from atoll.client.wire import Wire
+from atoll.errors import Unavailable
 from atoll.ids import new_id
 from atoll.policy import Policy
 from atoll.session import SessionSpec
 from atoll.states import ENDED
 
-T = TypeVar("T")
-AGENT = f"atoll/{__version__}"
-_BROKEN = (OSError, http.client.HTTPException)
 
-
-class Client:
+class Client(Wire):
     """A control plane, as a script sees it.
 
     Without `url` the client profile is used (written by `atoll up` and `atoll login`). Every method
@@ -68,32 +54,6 @@ class Client:
     seconds where that is safe; one that is refused from the start raises `Unavailable` at once.
     `unverified` trusts any certificate: only to fetch a CA that is then checked against a pin.
     """
-
-    def __init__(
-        self,
-        url: str = "",
-        token: str = "",
-        *,
-        ca: str | None = None,
-        project: str = "",
-        timeout: float = 30.0,
-        patience: float = 10.0,
-        unverified: bool = False,
-    ) -> None:
-        known = profile.Profile(url=url, token=token, ca=ca) if url else profile.load()
-        self.address = Address.parse(known.url)
-        self.project = project or known.project
-        self.token = token or known.token
-        """The credential: a secret, not to be printed."""
-        self._ca = known.ca
-        self._timeout = timeout
-        self._patience = patience
-        self._clock = SystemClock()
-        self._chance = SystemChance()
-        self._reached = False
-        self._unverified = unverified
-        self._kept = not url
-        self._learnt = False
 
     # Sessions
 
@@ -457,19 +417,6 @@ class Client:
         """Return the installation in one look."""
         return self.call(calls.status())
 
-    def server_time(self) -> float:
-        """Return the control plane's clock in Unix seconds (to the second), from its answer's date."""
-        from email.utils import parsedate_to_datetime
-
-        call = Call(method="GET", path="/healthz", answer=type(None))
-        try:
-            with self._open(call, self._timeout) as response:
-                return parsedate_to_datetime(response.headers["Date"]).timestamp()
-        except _BROKEN as error:
-            raise unreachable(self.address, error) from error
-        except (TypeError, ValueError) as error:
-            raise AtollError("the control plane's answer carries no date") from error
-
     def standing_authority(self) -> AuthorityView:
         """Return the CAs that are trusted, and the agents that have yet to move to the newest."""
         return self.call(calls.standing_authority())
@@ -481,117 +428,3 @@ class Client:
     def retire_authority(self, *, force: bool = False) -> AuthorityView:
         """Trust the new CA alone; raise `Conflict` with the agents that this locks out, unless `force`."""
         return self.call(calls.retire_authority(force))
-
-    def authority(self) -> str:
-        """Return the PEM of the installation's CA; needs no token."""
-        return self.call(calls.authority()).ca
-
-    # The wire
-
-    def call(self, call: Call[T]) -> T:
-        """Send one request and return its decoded answer; raise the error that it reported."""
-        limit = self._clock.monotonic() + self._patience
-        pause = PAUSE_S
-        while True:
-            try:
-                with self._open(call, max(self._timeout, call.takes_s)) as response:
-                    return call.read(response.status, response.read())
-            except _BROKEN as error:
-                if self._hopeless(error) or not call.repeatable or self._clock.monotonic() > limit:
-                    raise unreachable(self.address, error) from error
-            time.sleep(pause)
-            pause = min(PAUSE_MAX_S, pause * 2)
-
-    def _events(self, path: str, place: Follow | Watch, patience: float) -> Iterator[ServerEvent]:
-        """Yield a stream's events; open it again where it broke, until nothing answered for `patience` seconds."""
-        heard, pause, opened = self._clock.monotonic(), PAUSE_S, False
-        while True:
-            call = Call(method="GET", path=path, answer=type(None), query=place.query())
-            try:
-                with self._open(call, SILENCE_S) as response:
-                    if response.status != 200:
-                        raise calls.problem(response.status, response.read())
-                    opened, decoder = True, EventDecoder()
-                    while data := response.read1(65536):
-                        heard, pause = self._clock.monotonic(), PAUSE_S
-                        yield from decoder.feed(data)
-            except Unavailable:
-                if not opened or self._clock.monotonic() - heard > patience:
-                    raise
-            except _BROKEN as error:
-                if self._hopeless(error) or self._clock.monotonic() - heard > patience:
-                    raise unreachable(self.address, error) from error
-            time.sleep(pause)
-            pause = min(PAUSE_MAX_S, pause * 1.5)
-
-    def _hopeless(self, error: BaseException) -> bool:
-        """Whether trying again makes no sense: refused before any answer ever came, or not trusted."""
-        refused = isinstance(error, ConnectionRefusedError | socket.gaierror)
-        return (refused and not self._reached) or type(error).__name__ == "SSLCertVerificationError"
-
-    @contextlib.contextmanager
-    def _open(self, call: Call[Any], timeout: float) -> Iterator[http.client.HTTPResponse]:
-        headers = {"User-Agent": AGENT, "Accept": "application/json, text/event-stream", "Connection": "close"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
-        body = None
-        if call.body is not None:
-            body = msgspec.json.encode(call.body)
-            headers["Content-Type"] = "application/json"
-        path = self.address.prefix + call.path + (f"?{urlencode(call.query)}" if call.query else "")
-        with contextlib.closing(self._connect(timeout)) as connection:
-            connection.request(call.method, path, body=body, headers={**headers, **call.headers})
-            with connection.getresponse() as response:
-                self._reached = True
-                self._learn(response.getheader(CA_HEADER, ""))
-                yield response
-
-    def _learn(self, newest: str) -> None:
-        """Trust the CAs of now where an answer names a new one: the one before still vouches for who says so."""
-        if self._learnt or self._ca is None or self._unverified or not newest or newest in pins(self._ca):
-            return
-        self._learnt = True
-        with contextlib.suppress(AtollError):  # the call itself was answered well
-            told = self.authority()
-            if newest in pins(told):
-                self._ca = told
-                if self._kept:
-                    profile.trust(told)
-
-    def _connect(self, timeout: float) -> http.client.HTTPConnection:
-        if self.address.scheme == "http":
-            return http.client.HTTPConnection(self.address.host, self.address.port, timeout=timeout)
-        import ssl
-
-        context = tls_context(self._ca, verify=not self._unverified)
-        sock = self._dial(timeout)
-        try:
-            secured = context.wrap_socket(sock, server_hostname=self.address.host)
-        except ssl.SSLCertVerificationError as error:
-            sock.close()
-            if self._ca is None or error.verify_code not in (62, 64):  # another host name or address
-                raise
-            secured = context.wrap_socket(self._dial(timeout), server_hostname=CONTROL_NAME)
-        connection = http.client.HTTPConnection(self.address.host, self.address.port, timeout=timeout)
-        connection.sock = secured
-        return connection
-
-    def _dial(self, timeout: float) -> socket.socket:
-        target = (self.address.host, self.address.port)
-        proxy = _proxy(self.address)
-        if proxy is None:
-            return socket.create_connection(target, timeout)
-        tunnel = http.client.HTTPConnection(proxy.host, proxy.port, timeout=timeout)
-        tunnel.set_tunnel(*target)
-        tunnel.connect()
-        sock: socket.socket = tunnel.sock
-        return sock
-
-
-def _proxy(address: Address) -> Address | None:
-    """Return the proxy that the environment names for this address, or None."""
-    if not (os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY")):
-        return None
-    from urllib.request import getproxies, proxy_bypass
-
-    return None if proxy_bypass(address.host) else Address.parse(getproxies()["https"])

@@ -1,4 +1,4 @@
-"""Ways of a TCP port to a server behind another machine: ours by three lanes, and what people use instead.
+"""Ways of a TCP port to a server behind another machine: what people use instead of ours.
 
 Each is started with its relay end near the user and its agent end far away, both on loopback unless told otherwise,
 and has a plain TCP port for users. Peers whose program is not there are left out, and `absent` says so.
@@ -15,24 +15,28 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.processes import LOOPBACK, Place, Process, until
-from bench.tunnelends import enrol
+from bench.ends.common import enrol
+from bench.processes import LOOPBACK, Place, Process, cpu_of, until
 from tests.e2e.installation import free_port
 
 CIPHER = "aes128-gcm@openssh.com"
+CHAIN = "haproxy TLS chain"
+"""The user's end, a relay and the far end, with TLS on both sides of the relay, as `atoll forward` has it."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """A contender: the users' port and the processes of its relay."""
+    """A contender: where users connect, and the processes (with their families) that are its relay, if it has one."""
 
     name: str
+    host: str
     port: int
-    relay: Process | None = None
+    relays: tuple[int, ...] = ()
+    congestion: str = ""
 
     def cpu(self) -> float:
         """Return the processor seconds of the relay so far."""
-        return self.relay.cpu() if self.relay else 0.0
+        return sum(map(cpu_of, self.relays))
 
 
 @dataclass(frozen=True)
@@ -43,35 +47,6 @@ class Field:
     server: int
     near: Place = LOOPBACK
     far: Place = LOOPBACK
-
-
-def ours(field: Field, stack: ExitStack) -> list[Way]:
-    """Start relay, agent and client; return a way for each lane."""
-    folder, near = field.folder / "ours", field.near
-    enrol(folder)
-    relay = stack.enter_context(relay_end(folder, place=near))
-    doors = relay.answer()
-    url = f"https://{near.host}:{doors['port']}"
-    agent = Process.python("bench.tunnelends", "agent", folder, field.far.host, field.server, url, place=field.far)
-    stack.enter_context(agent)
-    if not agent.answer()["welcomed"]:
-        raise RuntimeError("the agent was not welcomed")
-    client = stack.enter_context(Process.python("bench.tunnelends", "client", near.host, doors["splice"], place=near))
-    return [
-        Way("mux", doors["mux"], relay),
-        Way("data", doors["data"], relay),
-        Way("splice", client.answer()["port"], relay),
-    ]
-
-
-def relay_end(folder: Path, port: int = 0, doors: str = "{}", place: Place = LOOPBACK) -> Process:
-    """Start our relay; its first line says its ports."""
-    return Process.python("bench.tunnelends", "relay", folder, place.host, port, doors, place=place)
-
-
-def raw(field: Field, stack: ExitStack) -> list[Way]:  # noqa: ARG001
-    """The server itself: what load, server and kernel can do."""
-    return [Way("raw TCP", field.server)]
 
 
 def openssh(field: Field, stack: ExitStack) -> list[Way]:
@@ -102,37 +77,44 @@ def openssh(field: Field, stack: ExitStack) -> list[Way]:
     command += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     stack.enter_context(Process([*command, f"{getpass.getuser()}@{field.near.host}"], field.far))
     _listening(relay, field, users)
-    return [Way("OpenSSH -R", users, relay)]
+    return [Way("OpenSSH -R", field.near.host, users, (relay.pid,))]
 
 
 def haproxy(field: Field, stack: ExitStack) -> list[Way]:
-    """Two haproxy with TLS 1.3 between them, a thread each: the near one dials, so nothing is dialled back."""
+    """Two haproxy with TLS 1.3 between them, a thread each: the near one dials, so nothing is dialled back.
+
+    And three in a row, with TLS between each: what the middle one does is what our relay's process does.
+    """
     program = _program("haproxy")
     if program is None:
         return []
-    folder, users, between = field.folder / "haproxy", free_port(), free_port()
+    folder, near, far = field.folder / "haproxy", field.near.host, field.far.host
+    users, between, chained, middle = (free_port() for _ in range(4))
     folder.mkdir()
     authority = folder / "authority"
     enrol(folder)
     pem = folder / "server.pem"
     pem.touch(mode=0o600)
     pem.write_text((authority / "server.pem").read_text() + (authority / "server.key").read_text())
-    common = (
-        "global\n nbthread 1\n maxconn 4000\n ssl-default-bind-options ssl-min-ver TLSv1.3\n"
-        "defaults\n mode tcp\n timeout connect 10s\n timeout client 1h\n timeout server 1h\n option tcp-smart-accept\n"
-    )
-    far, near = field.far.host, field.near.host
-    (folder / "far").write_text(
-        f"{common}listen far\n bind {far}:{between} ssl crt {pem}\n server one {far}:{field.server}\n"
-    )
-    verified = f"ssl verify required ca-file {authority / 'ca.pem'} verifyhost localhost"
-    (folder / "near").write_text(
-        f"{common}listen near\n bind {near}:{users}\n server one {far}:{between} {verified} sni str(localhost)\n"
-    )
-    stack.enter_context(Process([program, "-db", "-f", str(folder / "far")], field.far))
-    relay = stack.enter_context(Process([program, "-db", "-f", str(folder / "near")], field.near))
-    _listening(relay, field, users)
-    return [Way("haproxy TLS pair", users, relay)]
+    served = f"ssl crt {pem}"
+    verified = f"ssl verify required ca-file {authority / 'ca.pem'} verifyhost localhost sni str(localhost)"
+
+    def start(place: Place, bind: str, server: str) -> Process:
+        config = folder / bind.split()[0]
+        config.write_text(
+            "global\n nbthread 1\n maxconn 4000\n ssl-default-bind-options ssl-min-ver TLSv1.3\n"
+            "defaults\n mode tcp\n timeout connect 10s\n timeout client 1h\n timeout server 1h\n"
+            f" option tcp-smart-accept\nlisten it\n bind {bind}\n server one {server}\n"
+        )
+        return stack.enter_context(Process([program, "-db", "-f", str(config)], place))
+
+    start(field.far, f"{far}:{between} {served}", f"{far}:{field.server}")
+    pair = start(field.near, f"{near}:{users}", f"{far}:{between} {verified}")
+    chain = start(field.near, f"{near}:{middle} {served}", f"{far}:{between} {verified}")
+    client = start(field.near, f"{near}:{chained}", f"{near}:{middle} {verified}")
+    for process, port in ((pair, users), (chain, middle), (client, chained)):
+        _listening(process, field, port)
+    return [Way("haproxy TLS pair", near, users, (pair.pid,)), Way(CHAIN, near, chained, (chain.pid,))]
 
 
 def asyncssh(field: Field, stack: ExitStack) -> list[Way]:
@@ -142,7 +124,7 @@ def asyncssh(field: Field, stack: ExitStack) -> list[Way]:
     told = relay.answer()
     agent = ("agent", field.near.host, told["port"], users, field.far.host, field.server)
     stack.enter_context(Process.python("bench.peers.sshforward", *agent, place=field.far)).line()
-    return [Way("asyncssh reverse", users, relay)]
+    return [Way("asyncssh reverse", field.near.host, users, (relay.pid,))]
 
 
 def chisel(field: Field, stack: ExitStack) -> list[Way]:
@@ -157,7 +139,7 @@ def chisel(field: Field, stack: ExitStack) -> list[Way]:
     forward = f"R:{field.near.host}:{users}:{field.far.host}:{field.server}"
     stack.enter_context(Process([program, "client", f"http://{field.near.host}:{port}", forward], field.far))
     _listening(relay, field, users)
-    return [Way("chisel", users, relay)]
+    return [Way("chisel", field.near.host, users, (relay.pid,))]
 
 
 PEERS: dict[str, Callable[[Field, ExitStack], list[Way]]] = {
@@ -169,9 +151,10 @@ PEERS: dict[str, Callable[[Field, ExitStack], list[Way]]] = {
 
 
 @contextlib.contextmanager
-def server(place: Place = LOOPBACK) -> Iterator[int]:
+def server(place: Place = LOOPBACK, congestion: str = "") -> Iterator[int]:
     """Run the server that all ways lead to; yield its port."""
-    with Process.python("bench.traffic", "serve", place.host, place=place) as process:
+    words = (place.host, congestion) if congestion else (place.host,)
+    with Process.python("bench.traffic", "serve", *words, place=place) as process:
         yield int(process.line())
 
 
