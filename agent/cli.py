@@ -183,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(required=True, metavar="join|leave|run|direct|mesh")
     joining = verbs.add_parser("join", help="make this machine an agent")
-    joining.add_argument("url", metavar="URL")
+    joining.add_argument("url", metavar="URL", help="https://HOST[:PORT]; with wss:// inside a WebSocket only")
     joining.add_argument("--token", help="a join token (default: $ATOLL_JOIN_TOKEN)")
     joining.add_argument("--name", default="", help="its name (default: the host's)")
     joining.add_argument("--direct", default="", metavar="HOST:PORT", help="where users may reach it without a relay")

@@ -116,8 +116,9 @@ def make_shell(home: AgentHome) -> tuple[AgentShell, ProcessRuntime]:
 
 
 def _relay_dialers(identity: AgentIdentity, ways: Ways, url: str) -> tuple[TlsDialer, TlsDialer]:
-    link = TlsDialer(url, identity, relay=True, ways=ways)
-    return link, TlsDialer(url, identity, data=True, relay=True, ways=ways)
+    known = Ways()
+    link = TlsDialer(url, identity, relay=known, ways=ways)
+    return link, TlsDialer(url, identity, data=True, relay=known, ways=ways)
 
 
 def _gateway(home: AgentHome, agent: str, clock: SystemClock) -> MeshGateway | None:

@@ -14,6 +14,7 @@ from tunnel import wire
 from tunnel.acceptor import Acceptor, Route
 from tunnel.directline import DirectDoor
 from tunnel.grant import Grant
+from tunnel.reports import Reports
 
 _log = logging.getLogger("atoll.agent")
 
@@ -35,9 +36,10 @@ class Direct:
         self,
         check: Callable[[wire.OpenStream], Grant | None],
         serve: Callable[[wire.OpenStream], asyncio.Protocol | None],
+        reports: Reports | None = None,
     ) -> None:
-        """Have openings checked and streams served by these."""
-        self._door = DirectDoor(check, serve)
+        """Have openings checked and streams served by these, and `reports` told of them."""
+        self._door = DirectDoor(check, serve, reports=reports)
 
     async def run(self) -> None:
         """Listen until cancelled; an address that is taken or not there (yet) is tried again."""
@@ -57,9 +59,11 @@ class Direct:
             await asyncio.sleep(RENEW_S if self._acceptor is not None else RETRY_S)
 
     def welcomed(self, welcome: wire.Welcome, send: Callable[[wire.Message], None]) -> None:
-        """Tell who is inside: some of their credentials may have ended while nobody could say so here."""
-        if welcome.protocol >= wire.DIRECT and self._door is not None:
-            send(wire.Inside(tokens=self._door.tokens))
+        """Tell who is inside, now and whenever that changes: their credentials may have ended without our knowing."""
+        door = self._door
+        if welcome.protocol >= wire.DIRECT and door is not None:
+            door.on_token = lambda: send(wire.Inside(tokens=door.tokens))
+            door.on_token()
 
     def evict(self, tokens: Sequence[str]) -> None:
         """End the streams of the bearers of these credentials."""

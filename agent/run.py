@@ -9,6 +9,7 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from agent import events
@@ -36,7 +37,8 @@ from tunnel.echo import echo
 from tunnel.grant import BadGrant
 from tunnel.innertls import towards_user
 from tunnel.link import Link, Side
-from tunnel.resumables import Resumables
+from tunnel.reports import Account, Reports
+from tunnel.resumables import Resumables, ServedTransport
 from tunnel.stream import StreamReset
 
 _log = logging.getLogger("atoll.agent")
@@ -97,10 +99,11 @@ class AgentShell:
         if relays is not None:
             relays.attach(self._serve)
         self._streams = Resumables()
+        self._reports = Reports(machine.boot)
         self._permission = Permission(clock)
         self._direct = direct
         if direct is not None:
-            direct.attach(self._permission.check, self._serve)
+            direct.attach(self._permission.check, self._serve, self._reports)
         self._pump = LogPump()
         self._link: Link | None = None
         self._lost: asyncio.Future[str] | None = None
@@ -202,6 +205,8 @@ class AgentShell:
                 self._mesh.wanted(message)
             case wire.Relays(relays=relays) if self._relays is not None:
                 self._relays.serving(relays)
+            case wire.Noted(serial=serial):
+                self._reports.noted(serial)
             case wire.Evict(tokens=tokens) if self._direct is not None:
                 self._direct.evict(tokens)
             case wire.Refuse():
@@ -212,6 +217,8 @@ class AgentShell:
             case wire.Welcome():
                 self.refusal = None
                 self._permission.welcomed(message)
+                if message.protocol >= wire.REPORTS:
+                    self._reports.linked(link.send)
                 if self._direct is not None:
                     self._direct.welcomed(message, link.send)
                 if self._relays is not None:
@@ -233,18 +240,29 @@ class AgentShell:
     def _serve(self, opening: wire.OpenStream) -> asyncio.Protocol | None:
         """A user's stream, of which the frames of a resumable one may come by way after way. None refuses it."""
         try:
-            self._permission.check(opening)
+            grant = self._permission.check(opening)
         except BadGrant as error:
             _log.warning("a stream to %s is refused: %s", opening.run, error)
             return None
         if opening.echo:
             return echo()
         if opening.resume:
-            return self._streams.lane(opening.resume, opening.run, lambda: self._leg(opening))
+            told = partial(self._account, opening.grant) if grant is not None and grant.token else None
+            return self._streams.lane(opening.resume, opening.run, lambda: self._leg(opening), told)
         try:
             return self._leg(opening)
         except StreamReset:
             return None
+
+    def _account(self, grant: bytes, stream: ServedTransport) -> None:
+        """Have the control plane told of a user's stream, whichever ways it goes."""
+
+        def look(account: Account) -> None:
+            account.sent, account.received = stream.carried
+            account.resumed = max(0, stream.resumed)
+
+        account = self._reports.began(grant, look, whole=True)
+        stream.on_over = lambda error: account.over("RESET" if error else "", str(error or ""))
 
     def _leg(self, opening: wire.OpenStream) -> asyncio.Protocol:
         """A user's stream to a program beside a run, or to a port that this very run listens on (S2)."""
@@ -276,6 +294,7 @@ class AgentShell:
         """The link is over."""
         if link is self._link:
             self._link = None
+            self._reports.unlinked()
             self._handle(events.Unlinked())
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(reason)

@@ -261,7 +261,7 @@ async def _listen(
     await runner.setup()
     acceptor, inside = _acceptors(config, control, authority, runner.server, ssh.serve, users)
     services.take = inside.take
-    lag = _figures(services, acceptor)
+    lag = _figures(services, (acceptor, inside), users)
     try:
         await acceptor.listen(*where)
     except OSError as error:
@@ -280,14 +280,16 @@ async def _listen(
     return end
 
 
-def _figures(services: "Services", acceptor: "Acceptor") -> "LoopLag":
+def _figures(services: "Services", acceptors: "tuple[Acceptor, Acceptor]", users: "UserDoor") -> "LoopLag":
     """Add what the port and the event loop tell to the figures; return who measures the latter, begun."""
     from atoll.host.process import LoopLag
-    from tunnel.metrics import Histogram, port_families
+    from tunnel.metrics import Histogram, door_families, port_families
 
     late = Histogram(0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
     about = "How late the event loop called what was due, looked at every half second."
-    services.figures.append(lambda: port_families(acceptor.refused, acceptor.pending))
+    port, inside = acceptors
+    services.figures.append(lambda: port_families(port.refused + inside.refused, port.pending + inside.pending))
+    services.figures.append(lambda: door_families(users.refused))
     services.figures.append(lambda: [late.family("atoll_loop_lag_seconds", about)])
     lag = LoopLag(late.add)
     lag.start()
@@ -299,7 +301,7 @@ def _acceptors(
 ) -> "tuple[Acceptor, Acceptor]":
     """Return who takes connections on the one port, by ALPN: agents, joining machines, users, and HTTP; and SSH.
 
-    The other takes agents' and joining machines' that come inside a WebSocket.
+    The other takes those of them that come inside a WebSocket, but for HTTP.
     """
     from tunnel.acceptor import Acceptor, Route
     from tunnel.sources import SourceLimits, Sources, source_of
@@ -318,7 +320,7 @@ def _acceptors(
         }
 
     def inner() -> "dict[str, Route]":
-        return {name: route for name, route in routes().items() if name in (ALPN_CONTROL, ALPN_DATA, ALPN_JOIN)}
+        return {name: route for name, route in routes().items() if name != "http/1.1"}
 
     def changed() -> None:
         acceptor.reroute(routes())
@@ -328,7 +330,7 @@ def _acceptors(
         return "" if control.relays.uplinks.passes_on(address) else source_of(address)
 
     sources = Sources(control.clock.monotonic, SourceLimits(**asdict(config.sources)), named)
-    acceptor, inside = Acceptor(routes(), plain=http, ssh=ssh, sources=sources), Acceptor(inner())
+    acceptor, inside = Acceptor(routes(), plain=http, ssh=ssh, sources=sources), Acceptor(inner(), ssh=ssh)
     authority.on_change = changed
     return acceptor, inside
 

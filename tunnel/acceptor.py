@@ -247,7 +247,7 @@ class Acceptor:
         hello = await self._hello(connection, data)
         if hello is None:
             if self._plain is not None and self._local(address):
-                return partial(self._hand_over, self._plain, None, "")
+                return partial(self._hand_over, self._plain, None, address)
             connection.recv(HELLO_LIMIT)
             connection.send(_PLAIN_REFUSED)
             return None
@@ -270,7 +270,7 @@ class Acceptor:
             connection.close()
             return
         over = once(partial(self.sources.left, source)) if source else None
-        read = make if context is None else lambda: Buffered(make(), over)
+        read = make if context is None and over is None else lambda: Buffered(make(), over)
         try:
             await self._loop.connect_accepted_socket(read, connection, ssl=context)
         except BaseException:

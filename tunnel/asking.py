@@ -54,20 +54,11 @@ def ask(
 ) -> dict[str, Any]:
     """Make one request and return the JSON answer; raise `Unavailable`, or the error that the control plane names.
 
-    Where another TLS server answers, the control plane is asked inside a WebSocket.
+    Where anything else than the control plane answers, that is asked inside a WebSocket.
     """
     request = (method, path, None if body is None else json.dumps(body))
-    way = Way.WEBSOCKET if ways_of(url).current is Way.WEBSOCKET else Way.SMALL
     try:
-        try:
-            status, text = asyncio.run(_exchange(way, url, context, request))
-        except ssl.SSLError as error:
-            if way is Way.WEBSOCKET:
-                raise
-            try:
-                status, text = asyncio.run(_exchange(Way.WEBSOCKET, url, context, request))
-            except (OSError, http.client.HTTPException) as second:
-                raise error from second
+        status, text = asyncio.run(_exchange(url, context, request))
     except ssl.SSLCertVerificationError as error:
         raise Unauthorized(
             f"the certificate of {url} is not one of the CA that the token names: {error.verify_message}",
@@ -79,22 +70,48 @@ def ask(
     return _answer(url, status, text)
 
 
-async def _exchange(
-    way: Way, url: str, context: ssl.SSLContext, request: tuple[str, str, str | None]
-) -> tuple[int, bytes]:
-    """Connect, make the request, and return the answer's status and body. A few packets: small ones do."""
+async def _exchange(url: str, context: ssl.SSLContext, request: tuple[str, str, str | None]) -> tuple[int, bytes]:
+    """Connect, make the request, and return the answer's status and body."""
+    async with asyncio.timeout(2 * TIMEOUT_S):
+        secured = await _reach(url, context)
+    # In a thread, for the loop carries what is inside a WebSocket meanwhile.
+    return await asyncio.to_thread(_request, secured, request)
+
+
+async def _reach(url: str, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """Return TLS to the control plane. No request is made twice: nothing was said where the second way is tried."""
+    if ways_of(url).current is Way.WEBSOCKET:
+        return await _secured(Way.WEBSOCKET, url, context)
+    try:
+        return await _secured(Way.SMALL, url, context)  # a few packets: small ones do
+    except (ssl.SSLError, ConnectionError) as first:
+        try:
+            return await _secured(Way.WEBSOCKET, url, context)
+        except OSError as second:
+            told = (each for each in (first, second) if isinstance(each, ssl.SSLCertVerificationError))
+            raise next(told, first) from second
+
+
+async def _secured(way: Way, url: str, context: ssl.SSLContext) -> ssl.SSLSocket:
     host, port = host_port(url)
     async with asyncio.timeout(TIMEOUT_S):
         plain = await connect(host, port, os.environ, way.segment)
         if way is Way.WEBSOCKET:
             plain = await enveloped(plain, host, port, _outer(context))
-    # In a thread, for the loop carries what is inside a WebSocket meanwhile.
-    return await asyncio.to_thread(_request, plain, context, request)
+        return await asyncio.to_thread(_handshake, plain, context)
 
 
-def _request(plain: socket.socket, context: ssl.SSLContext, request: tuple[str, str, str | None]) -> tuple[int, bytes]:
+def _handshake(plain: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
     plain.settimeout(TIMEOUT_S)
-    with context.wrap_socket(plain, server_hostname=CONTROL_NAME) as secured:
+    secured = context.wrap_socket(plain, server_hostname=CONTROL_NAME)
+    if secured.selected_alpn_protocol() != ALPN_JOIN:
+        secured.close()
+        raise ssl.SSLError(ssl.SSL_ERROR_SSL, "another server than a control plane answers there")
+    return secured
+
+
+def _request(secured: ssl.SSLSocket, request: tuple[str, str, str | None]) -> tuple[int, bytes]:
+    with secured:
         connection = http.client.HTTPConnection(CONTROL_NAME)
         connection.sock = secured
         connection.request(*request, {"Content-Type": "application/json", "Connection": "close"})

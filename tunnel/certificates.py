@@ -204,14 +204,6 @@ def key_of(csr_pem: str) -> str:
     return hashlib.sha256(public).hexdigest()
 
 
-def public_key_der(key_pem: bytes) -> bytes:
-    """Return the SubjectPublicKeyInfo (DER) of a private key."""
-    from cryptography.hazmat.primitives import serialization
-
-    public = _load_key(key_pem).public_key()
-    return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
 def validity(certificate_pem: str) -> tuple[float, float]:
     """Return from when to when (Unix seconds) a certificate is valid; raise `Invalid` where it is none.
 

@@ -6,13 +6,11 @@ half-close and give no reason, so what runs here is a stream that has both in fr
 """
 
 import asyncio
-import contextlib
-import socket
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
 
-from tunnel import wire
+from tunnel import tcp, wire
 
 TOKEN = 32
 """Bytes of a token."""
@@ -20,11 +18,6 @@ OPENING_LIMIT = 4096
 BUFFER = 256 * 1024
 """Bytes that may wait in a connection's write buffer before its writer is told to pause."""
 _LENGTH = struct.Struct("!H")
-_LAST_HEARD, _HEARD = 52, struct.Struct("=II")
-"""Where `struct tcp_info` holds `tcpi_last_data_recv` and `tcpi_last_ack_recv`, in milliseconds."""
-_DEAD_MS = 15_000
-"""Data that the peer's kernel does not acknowledge for this long ends the connection."""
-_KEEPALIVE_S = 10
 
 
 class DataLine(asyncio.Transport, asyncio.Protocol):
@@ -58,14 +51,7 @@ class DataLine(asyncio.Transport, asyncio.Protocol):
     @property
     def silence(self) -> float:
         """Seconds since the peer's kernel last sent data or an acknowledgement; 0 where that cannot be known."""
-        connection = self.get_extra_info("socket")
-        if connection is None:
-            return 0.0
-        try:
-            told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_HEARD + _HEARD.size)
-        except OSError:
-            return 0.0
-        return float(min(_HEARD.unpack_from(told, _LAST_HEARD)) / 1000)
+        return tcp.silence(self.get_extra_info("socket"))
 
     def attach(self, protocol: asyncio.Protocol, early: bytes = b"") -> None:
         """Give the connection its stream's protocol; `early` are the stream's first bytes, read already."""
@@ -155,7 +141,7 @@ class DataLine(asyncio.Transport, asyncio.Protocol):
         """Begin: TLS is up."""
         self._below = cast("asyncio.Transport", transport)  # uvloop's are, but do not inherit from it
         self._below.set_write_buffer_limits(high=BUFFER)
-        tune(transport.get_extra_info("socket"))
+        tcp.tune(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the stream, or before it of the opening."""
@@ -300,20 +286,3 @@ class AgentLine(DataLine):
             self.abort()
         else:
             self.attach(protocol, early)
-
-
-def tune(connection: socket.socket | None) -> None:
-    """Set what suits bulk data, as far as this kernel allows: no delay, BBR, an end to silence."""
-    if connection is None:
-        return
-    options: list[tuple[int, int, int | bytes]] = [
-        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-        (socket.IPPROTO_TCP, getattr(socket, "TCP_USER_TIMEOUT", 18), _DEAD_MS),
-        (socket.IPPROTO_TCP, getattr(socket, "TCP_CONGESTION", 13), b"bbr"),
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", 4), _KEEPALIVE_S),
-        (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPINTVL", 5), _KEEPALIVE_S // 2),
-    ]
-    for level, option, value in options:
-        with contextlib.suppress(OSError):
-            connection.setsockopt(level, option, value)

@@ -13,7 +13,7 @@ from typing import Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from tunnel.buffered import Buffered
-from tunnel.envelope import enveloped, outer_context
+from tunnel.envelope import secured
 from tunnel.identity import AgentIdentity
 from tunnel.ways import Way, Ways
 from tunnel.wire import CONTROL_NAME, RELAY_NAME
@@ -44,7 +44,8 @@ class TlsDialer:
     """Dials `url` (`https://host[:port]`) with an agent's certificate, or (`data`) without, for data connections.
 
     What is there must be the control plane, or with `relay` a relay of it. All dialers of one agent share its `ways`;
-    those for links find out which works, and a relay is never dialled inside a WebSocket.
+    those for links find out which works. `relay` is what is known of the ways to that relay: whether it is reached
+    inside a WebSocket; its packets are as small as the control plane's must be.
 
     `HTTPS_PROXY`/`https_proxy` and `NO_PROXY`/`no_proxy` of `environ` are honoured: the connection then goes
     through the proxy's CONNECT, with basic auth where the proxy's URL holds a user.
@@ -57,16 +58,17 @@ class TlsDialer:
         environ: Mapping[str, str] = os.environ,
         *,
         data: bool = False,
-        relay: bool = False,
+        relay: Ways | None = None,
         ways: Ways | None = None,
     ) -> None:
         self._host, self._port = host_port(url)
-        self._context = identity.data_context if data else identity.relay_context if relay else identity.context
-        self._name = RELAY_NAME if relay else CONTROL_NAME
+        for_link = identity.context if relay is None else identity.relay_context
+        self._context: Callable[[], ssl.SSLContext] = identity.data_context if data else for_link
+        self._name = CONTROL_NAME if relay is None else RELAY_NAME
         self._environ = environ
         self._ways = ways or ways_of(url)
         self._told = Way.DIRECT
-        self._follows = data or relay
+        self._follows = data or relay is not None
         self._relay = relay
 
     @property
@@ -78,9 +80,11 @@ class TlsDialer:
 
     async def dial(self, make: Callable[[], asyncio.Protocol]) -> None:
         """Connect within `DIAL_TIMEOUT_S`. The certificate is read anew each time: it may have been renewed."""
+        if self._relay is not None:
+            await self._dial_relay(self._relay, lambda: Buffered(make()))
+            return
         if self._follows:
-            way = self._ways.current
-            await self._dial(Way.SMALL if self._relay and way is Way.WEBSOCKET else way, lambda: Buffered(make()))
+            await self._dial(self._ways.current, lambda: Buffered(make()))
             return
         now = asyncio.get_running_loop().time()
         way = self._ways.first(now)
@@ -95,6 +99,23 @@ class TlsDialer:
             except OSError as second:
                 raise error from second
 
+    async def _dial_relay(self, known: Ways, make: Callable[[], asyncio.BaseProtocol]) -> None:
+        now = asyncio.get_running_loop().time()
+        way = known.first(now)
+        if way is not Way.WEBSOCKET:
+            way = Way.DIRECT if self._ways.current is Way.DIRECT else Way.SMALL
+        try:
+            await self._dial(way, make)
+        except ssl.SSLError as error:
+            other = known.foreign(way, now)
+            if other is None:
+                raise
+            try:
+                await self._dial(other, make)
+            except OSError as second:
+                raise error from second
+            known.worked(other, now)
+
     async def _dial(self, way: Way, make: Callable[[], asyncio.BaseProtocol]) -> None:
         loop = asyncio.get_running_loop()
         shaking = False
@@ -107,11 +128,8 @@ class TlsDialer:
                 except BaseException:
                     connection.close()
                     raise
-                if way is Way.WEBSOCKET:
-                    inside = await enveloped(connection, self._host, self._port, outer_context(context))
-                    await loop.create_unix_connection(make, sock=inside, ssl=context, server_hostname=self._name)
-                else:
-                    await loop.create_connection(make, sock=connection, ssl=context, server_hostname=self._name)
+                inside = (self._host, self._port) if way is Way.WEBSOCKET else None
+                await secured(connection, make, context, self._name, inside=inside)
         except (TimeoutError, ConnectionError):
             if shaking and not self._follows:
                 self._ways.stalled(way, loop.time())

@@ -9,17 +9,18 @@ import asyncio
 import struct
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from atoll.errors import AtollError, Invalid, Unauthorized, Unavailable
 from tunnel import wire
-from tunnel.dataline import BUFFER, tune
+from tunnel.dataline import BUFFER
 from tunnel.grant import BadGrant, Grant, for_relay, permits
 from tunnel.lanes import Use
 from tunnel.relay import Opened, Relay
 from tunnel.resume import ID_SIZE
 from tunnel.splice import Leg
+from tunnel.tcp import tune
 
 LENGTH = struct.Struct("!I")
 LIMIT = 4096
@@ -30,11 +31,12 @@ _CLOSE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """An address of a door, and the name in the certificate there."""
+    """An address of a door, and the name in the certificate there; `inside`: it is reached inside a WebSocket."""
 
     host: str
     port: int
     server_name: str = wire.CONTROL_NAME
+    inside: bool = field(default=False, compare=False)
 
     @property
     def direct(self) -> bool:
@@ -42,7 +44,7 @@ class Way:
         return self.server_name.endswith(wire.AGENT_NAMES)
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"{self.host}:{self.port}{' inside a WebSocket' if self.inside else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,12 @@ class Guard(Protocol):
 
 
 class Visit(Leg):
-    """One user's connection. `grant` is there once it was found good."""
+    """One user's connection. `grant` is there once it was found good, `sealed` is what was shown."""
 
     def __init__(self, door: "Door") -> None:
         super().__init__()
         self.source = ""
+        self.sealed = b""
         self.grant: Grant | None = None
         self.opened: Opened | None = None
         self.error: AtollError | None = None
@@ -105,8 +108,8 @@ class Visit(Leg):
         except Unavailable as error:
             self._refuse(error)
             return
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._door.limits.opening_s, self.end, "no opening")
+        late = Unavailable("no grant was shown in time", hint="try again")
+        self._timer = asyncio.get_running_loop().call_later(self._door.limits.opening_s, self._refuse, late)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the lane, or before it of the opening."""
@@ -147,6 +150,10 @@ class Visit(Leg):
             self._refuse(Invalid(str(error)))
         except AtollError as error:
             self._refuse(error)
+        except Exception as error:  # noqa: BLE001 - the task's boundary: nothing else would end the connection
+            self.end("internal error")
+            context = {"message": "opening a user's stream failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
         else:
             self._door.answered(self)
             self._send(wire.Answer(lane=opened.choice.lane, why=opened.choice.why))
@@ -165,6 +172,7 @@ class Visit(Leg):
     def _refuse(self, error: AtollError) -> None:
         self._refused = True
         self.error = error
+        self._door.refused[error.code] += 1
         if self._opening is not None and self._opening is not asyncio.current_task():
             self._opening.cancel()
         self._send(wire.Answer(code=error.code, message=error.message, hint=error.hint))
@@ -217,6 +225,8 @@ class Door:
         self._opening: set[Visit] = set()
         self._sources: Counter[str] = Counter()
         self._users: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        """Connections that were not let in, by the code of their error."""
 
     def __len__(self) -> int:
         """How many connections there are."""
@@ -256,12 +266,12 @@ class Door:
         grant = self._checked(opening)
         if self._users[grant.user] >= self.limits.visits_per_user:
             raise Unavailable(f"{grant.user} has {self.limits.visits_per_user} streams here", hint="close some")
-        visit.grant = grant
+        visit.grant, visit.sealed = grant, opening.grant
         self._users[grant.user] += 1
         if self._guard is not None:
             visit.asked = True
             await self._guard.admit(visit)
-        visit.opened = await self._relay.open(grant.agent, opening, lane, use=Use.BULK)
+        visit.opened = await self._relay.open(grant.agent, opening, lane, use=Use.BULK, again=opening.again)
         return visit.opened
 
     def answered(self, visit: Visit) -> None:

@@ -1,18 +1,19 @@
-"""A connection inside a WebSocket inside HTTPS, for agents behind something that opens TLS or lets only HTTP pass.
+"""A connection inside a WebSocket inside HTTPS, for who is behind something that opens TLS or lets only HTTP pass.
 
-What is inside is the very TLS that would have been dialled directly: who opens the envelope sees ciphertext.
+What is inside is the very TLS or SSH that would have been dialled directly: who opens the envelope sees ciphertext.
 """
 
 import asyncio
 import contextlib
 import socket
 import ssl
+from collections.abc import Callable
 
 from tunnel import websocket
-from tunnel.dataline import tune
+from tunnel.tcp import tune
 
 PATH = "/v1/tunnel"
-"""Where the control plane takes such WebSockets. The first message holds the whole ClientHello."""
+"""Where the control plane takes such WebSockets. The first message holds the whole ClientHello, or SSH's first line."""
 CHUNK = 64 * 1024
 _PARTING_S = 1.0
 _pumps: set[asyncio.Task[None]] = set()
@@ -58,6 +59,26 @@ async def enveloped(connection: socket.socket, host: str, port: int, context: ss
     return far
 
 
+async def secured(
+    connection: socket.socket,
+    make: Callable[[], asyncio.BaseProtocol],
+    context: ssl.SSLContext,
+    name: str,
+    *,
+    inside: tuple[str, int] | None = None,
+) -> None:
+    """Shake hands with a server of that `name` on a connected socket, which is taken over; `make()` gets the transport.
+
+    With `inside` that goes inside a WebSocket to this host and port. Raises `OSError`.
+    """
+    loop = asyncio.get_running_loop()
+    if inside is None:
+        await loop.create_connection(make, sock=connection, ssl=context, server_hostname=name)
+    else:
+        inner = await enveloped(connection, *inside, outer_context(context))
+        await loop.create_unix_connection(make, sock=inner, ssl=context, server_hostname=name)
+
+
 async def _pump(near: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Carry bytes both ways until either end is over."""
     loop = asyncio.get_running_loop()
@@ -67,9 +88,11 @@ async def _pump(near: socket.socket, reader: asyncio.StreamReader, writer: async
     finally:
         for way in ways:
             way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
-        near.close()
-        await _part(writer)
+        try:
+            await asyncio.gather(*ways, return_exceptions=True)
+        finally:  # a loop that ends cancels this, too
+            near.close()
+            await _part(writer)
 
 
 async def _part(writer: asyncio.StreamWriter) -> None:

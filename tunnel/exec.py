@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import msgspec
 
+from tunnel.wire import MALFORMED
+
 FRAME_LIMIT = 256 * 1024
 """Most bytes in a frame; data is cut into smaller ones."""
 DATA_LIMIT = 64 * 1024
@@ -90,7 +92,7 @@ def read(payload: bytes, kind: type[Told]) -> Told:
     """Return what a frame says; raise `ExecError` where it is nonsense."""
     try:
         return msgspec.msgpack.decode(payload, type=kind)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise ExecError(f"malformed {kind.__name__}: {error}") from None
 
 

@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakSet
 
@@ -69,6 +70,7 @@ class Forwarding:
         self._look_s = look_s
         self._waiting = False
         self._shunned: dict[Way, float] = {}
+        self._inside: set[Way] = set()
         self._streams: WeakSet[UserStream] = WeakSet()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -76,6 +78,7 @@ class Forwarding:
         """See that there is a door; raise `OSError` where none can be reached, or the control plane's `AtollError`."""
         permit = await self._permit(port, b"")
         way = await reach(permit.ways, permit.ca, self._environ)
+        self._note_way(way)
         for missed in permit.ways[: permit.ways.index(way)]:
             self._shun(missed)
         if self._verbose:
@@ -114,7 +117,8 @@ class Forwarding:
         now = asyncio.get_running_loop().time()
         ways = [Way(way.host, way.port, way.server_name) for way in view.ways]
         ways = [way for way in ways if now >= self._shunned.get(way, now)]
-        return Permit(view.agent, opening, list(dict.fromkeys([*ways, self._own])), view.ca, view.valid_s)
+        ways = [replace(way, inside=way in self._inside) for way in dict.fromkeys([*ways, self._own])]
+        return Permit(view.agent, opening, ways, view.ca, view.valid_s)
 
     async def _patient(self, port: int) -> Permit:
         """Return a permit for a new stream, waiting for a control plane that is away."""
@@ -163,7 +167,15 @@ class Forwarding:
         if way.direct:
             self._shunned[way] = asyncio.get_running_loop().time() + SHUN_S
 
+    def _note_way(self, way: Way) -> None:
+        """Go the same way next time: the other begins with a handshake that fails."""
+        if way.inside:
+            self._inside.add(way)
+        else:
+            self._inside.discard(way)
+
     def _entered(self, port: int, stream: UserStream, way: Way, answer: wire.Answer) -> None:
+        self._note_way(way)
         if self._verbose:
             again = f", resumed {stream.resumed}×" if stream.resumed else ""
             self._note(f"port {port}: by {way}, {answer.lane} lane ({answer.why}){again}")

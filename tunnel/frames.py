@@ -51,8 +51,9 @@ LIMITS: dict[int, int] = {
     Kind.CLOSE: REASON_LIMIT,
 }
 """Most payload bytes by type; judged when the header is read, before anything is stored."""
-_FLAGS: dict[int, int] = {Kind.MESSAGE: MORE, Kind.DATA: FIN}
-_WITH_STREAM = frozenset({Kind.OPEN, Kind.DATA, Kind.CREDIT, Kind.RESET})
+_KINDS: dict[int, Kind] = {kind.value: kind for kind in Kind}
+_FLAGS: dict[int, int] = {**dict.fromkeys(Kind, 0), Kind.MESSAGE: MORE, Kind.DATA: FIN}
+_WITH_STREAM: dict[int, bool] = {kind: kind in (Kind.OPEN, Kind.DATA, Kind.CREDIT, Kind.RESET) for kind in Kind}
 
 
 @value()
@@ -66,9 +67,14 @@ class Frame:
     flags: int = 0
 
 
+def header(kind: Kind, length: int, stream: int = 0, offset: int = 0, flags: int = 0) -> bytes:
+    """Return what goes before a payload of `length` bytes. The caller keeps to `LIMITS`."""
+    return HEADER.pack(kind, flags, stream, length, offset)
+
+
 def encode(frame: Frame) -> bytes:
     """Return the frame's bytes. The caller keeps to `LIMITS`."""
-    return HEADER.pack(frame.kind, frame.flags, frame.stream, len(frame.payload), frame.offset) + frame.payload
+    return header(frame.kind, len(frame.payload), frame.stream, frame.offset, frame.flags) + frame.payload
 
 
 def reason_bytes(reason: str) -> bytes:
@@ -89,24 +95,26 @@ class Decoder:
         frames: list[Frame] = []
         at, end = 0, len(data)
         while end - at >= HEADER.size:
-            kind, flags, stream, length, offset = HEADER.unpack_from(data, at)
-            _check(kind, flags, stream, length)
+            number, flags, stream, length, offset = HEADER.unpack_from(data, at)
+            kind = _KINDS.get(number)
+            if kind is None or length > LIMITS[kind] or flags & ~_FLAGS[kind] or (stream != 0) != _WITH_STREAM[kind]:
+                raise ProtocolError(_fault(number, flags, stream, length))
             stop = at + HEADER.size + length
             if stop > end:
                 break
-            frames.append(Frame(Kind(kind), stream, offset, data[at + HEADER.size : stop], flags))
+            frames.append(Frame(kind, stream, offset, data[at + HEADER.size : stop], flags))
             at = stop
         self._rest = data[at:]
         return frames
 
 
-def _check(kind: int, flags: int, stream: int, length: int) -> None:
-    limit = LIMITS.get(kind)
-    if limit is None:
-        raise ProtocolError(f"unknown frame type {kind}")
-    if length > limit:
-        raise ProtocolError(f"{Kind(kind).name} frame of {length} bytes, more than {limit}")
-    if flags & ~_FLAGS.get(kind, 0):
-        raise ProtocolError(f"unknown flags {flags} on a {Kind(kind).name} frame")
-    if (stream != 0) != (kind in _WITH_STREAM):
-        raise ProtocolError(f"{Kind(kind).name} frame with stream {stream}")
+def _fault(number: int, flags: int, stream: int, length: int) -> str:
+    """Return what is wrong with a header."""
+    kind = _KINDS.get(number)
+    if kind is None:
+        return f"unknown frame type {number}"
+    if length > LIMITS[kind]:
+        return f"{kind.name} frame of {length} bytes, more than {LIMITS[kind]}"
+    if flags & ~_FLAGS[kind]:
+        return f"unknown flags {flags} on a {kind.name} frame"
+    return f"{kind.name} frame with stream {stream}"

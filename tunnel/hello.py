@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 HELLO_LIMIT = 16 * 1024
 """Most bytes of a ClientHello that are looked at; real ones take 200 to 2,500."""
+RECORDS_LIMIT = 16
+"""Most records that a ClientHello may be spread over; real ones are in one. Each that comes is read with all before."""
 _RECORD, _HANDSHAKE, _CLIENT_HELLO, _SNI, _ALPN = 5, 22, 1, 0, 16
 
 
@@ -33,7 +35,7 @@ def read(data: bytes) -> Hello | More:
     """
     message = b""
     at = 0
-    while True:
+    for _ in range(RECORDS_LIMIT):
         if data[at : at + 1] not in (b"", bytes([_HANDSHAKE])):
             raise NotHello("not a TLS handshake record")
         if len(data) < at + _RECORD:
@@ -53,6 +55,7 @@ def read(data: bytes) -> Hello | More:
         # A hello may be spread over several records.
         if len(message) >= 4 and len(message) >= 4 + (length := int.from_bytes(message[1:4], "big")):
             return _hello(message[4 : 4 + length])
+    raise NotHello("in too many records")
 
 
 class _Reader:

@@ -1,9 +1,7 @@
 """Who is who: the installation's certificate authority, and an agent's key and certificate."""
 
 import asyncio
-import base64
 import contextlib
-import hashlib
 import json
 import os
 import ssl
@@ -41,16 +39,11 @@ class Authority:
     new one with the chain that leads to the one before. `on_change` is called when contexts must be made anew.
     """
 
-    server_pin: str
-    """Base64 SHA-256 of the server key's SPKI, for `curl --pinnedpubkey sha256//…`."""
-
     def __init__(self, directory: Path, roots: Roots, names: Sequence[str]) -> None:
         self._directory = directory
         self._server = (directory / "server.pem", directory / "server.key")
         self._roots = roots
         self._names = names
-        server_key = certificates.public_key_der(self._server[1].read_bytes())
-        self.server_pin = base64.b64encode(hashlib.sha256(server_key).digest()).decode()
         self.on_change: Callable[[], None] = lambda: None
 
     @classmethod

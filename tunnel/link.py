@@ -1,13 +1,11 @@
 """An agent's live connection, the same class at both ends: messages, streams, liveness."""
 
 import asyncio
-import contextlib
-import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
 from atoll.errors import Unavailable
-from tunnel import mux, wire
+from tunnel import mux, tcp, wire
 from tunnel.certificates import Bearer
 from tunnel.identity import peer_of
 from tunnel.mux import Side
@@ -205,7 +203,7 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._peer = peer_of(transport)
         transport.set_write_buffer_limits(high=_WRITE_BUFFER)
-        _tune(transport.get_extra_info("socket"))
+        tcp.tune_link(transport.get_extra_info("socket"), _WRITE_BUFFER)
         self._heard = self._ping_at = self._loop.time()
         self._tick()
         self._owner.linked(self)
@@ -345,7 +343,9 @@ class Link(asyncio.Protocol):
             self._new_stream(stream).attach(protocol)
 
     def _new_stream(self, stream: int) -> StreamTransport:
-        transport = StreamTransport(stream, self._mux, self._stream_changed, lambda: self._rtt, self._peer.agent)
+        transport = StreamTransport(
+            stream, self._mux, self._wake, self._stream_changed, lambda: self._rtt, self._peer.agent
+        )
         self._streams[stream] = transport
         return transport
 
@@ -362,7 +362,7 @@ class Link(asyncio.Protocol):
 
     def _wake(self) -> None:
         # Once per turn of the loop: what several callers queue in one turn leaves as one write.
-        if not self._flushing and not self._paused and self.alive and self._mux.ready:
+        if not self._flushing and not self._paused and self.alive:
             self._flushing = True
             self._loop.call_soon(self._flush)
 
@@ -377,17 +377,9 @@ class Link(asyncio.Protocol):
             self._handed += control
             sent += len(data)
             transport.write(data)
-        for stream in list(self._waiting.values()):
+        for stream in list(self._waiting.values()) if self._waiting else ():
             stream.progressed()
             if not stream.waiting:
                 self._waiting.pop(stream.stream, None)
-        self._wake()
-
-
-def _tune(connection: socket.socket | None) -> None:
-    """Keep the kernel's unsent bytes few: what waits there can no longer be overtaken by a control message."""
-    if connection is None:
-        return
-    with contextlib.suppress(OSError):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", 25), _WRITE_BUFFER)
+        if self._mux.ready:
+            self._wake()

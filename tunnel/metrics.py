@@ -137,6 +137,12 @@ def port_families(refused: Mapping[str, int], pending: int) -> list[Family]:
     ]
 
 
+def door_families(refused: Mapping[str, int]) -> list[Family]:
+    """Return what the users' door of this process sent away."""
+    samples = [Sample(count, {"reason": reason}) for reason, count in sorted(refused.items())]
+    return [counter("atoll_door_refusals_total", "Users' connections that the door sent away, by reason.", *samples)]
+
+
 def _labels(labels: Labels) -> str:
     if not labels:
         return ""

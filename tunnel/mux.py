@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from atoll.errors import Invalid, Unavailable
 from atoll.value import value
-from tunnel.frames import CHUNK, FIN, LIMITS, MORE, Decoder, Frame, Kind, encode, reason_bytes
+from tunnel.frames import CHUNK, FIN, LIMITS, MORE, Decoder, Frame, Kind, encode, header, reason_bytes
 from tunnel.wire import ProtocolError
 
 MESSAGE_LIMIT = 8 * 1024 * 1024
@@ -25,7 +25,9 @@ STREAMS_LIMIT = 1024
 """Most streams open at a time on one link."""
 FIRST_WINDOW = 256 * 1024
 """Credit each direction of a stream starts with: both ends know it, so data follows the OPEN at once."""
-LARGEST_WINDOW = 8 * 1024 * 1024
+LARGEST_WINDOW = 16 * 1024 * 1024
+CREDIT_STEP = 512 * 1024
+"""A reader returns credit in such steps, or by half of its window: a sender far away must not wait for a large half."""
 GROWTH_BUDGET = 64 * 1024 * 1024
 """Most bytes of window beyond `FIRST_WINDOW`, over all streams of a link."""
 
@@ -94,8 +96,8 @@ Event: TypeAlias = GotMessage | GotOpen | GotData | GotEnd | GotReset | GotPong 
 
 class _Stream:
     __slots__ = (
-        "consumed", "ended", "finished", "finishing", "granted", "granted_at", "limit", "pending", "pieces",
-        "received", "sent", "window",
+        "consumed", "ended", "finished", "finishing", "granted", "limit", "measured", "measured_at", "pending",
+        "pieces", "received", "sent", "window",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -109,7 +111,8 @@ class _Stream:
         self.consumed = 0
         self.granted = FIRST_WINDOW
         self.window = FIRST_WINDOW
-        self.granted_at: float | None = None
+        self.measured = 0
+        self.measured_at: float | None = None
         self.ended = False
 
     @property
@@ -118,23 +121,21 @@ class _Stream:
             return self.sent < self.limit
         return self.finishing and not self.finished
 
-    def cut(self, stream: int) -> Frame:
-        """Take the next chunk that credit allows, as a DATA frame of `stream`."""
-        room = min(CHUNK, self.limit - self.sent, self.pending)
-        parts: list[memoryview] = []
-        left = room
+    def cut(self, stream: int, out: list[bytes | memoryview]) -> int:
+        """Append the next chunk that credit allows to `out`, as a DATA frame of `stream`; return its bytes."""
+        room = left = min(CHUNK, self.limit - self.sent, self.pending)
+        self.pending -= room
+        self.finished = self.finishing and not self.pending
+        out.append(header(Kind.DATA, room, stream, self.sent, FIN if self.finished else 0))
+        self.sent += room
         while left:
             piece = self.pieces.popleft()
             if len(piece) > left:
                 self.pieces.appendleft(piece[left:])
                 piece = piece[:left]
-            parts.append(piece)
+            out.append(piece)
             left -= len(piece)
-        offset = self.sent
-        self.sent += room
-        self.pending -= room
-        self.finished = self.finishing and not self.pending
-        return Frame(Kind.DATA, stream, offset, b"".join(parts), FIN if self.finished else 0)
+        return room
 
 
 class Mux:
@@ -190,14 +191,15 @@ class Mux:
         self._urgent.append(encode(Frame(Kind.OPEN, self._last, payload=payload)))
         return self._last
 
-    def write(self, stream: int, data: bytes) -> None:
-        """Queue bytes on a stream. Nothing happens when it was reset or is finished."""
+    def write(self, stream: int, data: bytes) -> int:
+        """Queue bytes on a stream and return how many wait there; 0, and nothing happens, when it is over or ended."""
         state = self._streams.get(stream)
         if state is None or state.finishing or not data:
-            return
+            return 0
         state.pieces.append(memoryview(data))
         state.pending += len(data)
         self._queue_turn(stream, state)
+        return state.pending
 
     def finish(self, stream: int) -> None:
         """End this direction after the queued bytes."""
@@ -212,19 +214,24 @@ class Mux:
             self._forget(stream)
             self._urgent.append(encode(Frame(Kind.RESET, stream, payload=reason_bytes(reason))))
 
-    def consumed(self, stream: int, count: int, now: float, rtt: float | None) -> None:
-        """Return the credit of `count` received bytes. `now` and `rtt` (seconds) steer the window."""
+    def consumed(self, stream: int, count: int, now: float, rtt: float | None) -> bool:
+        """Take back `count` received bytes, and say whether that makes credit to send.
+
+        `now` and `rtt` (seconds) steer the window.
+        """
         state = self._streams.get(stream)
         if state is None:
-            return
+            return False
         state.consumed += count
-        if state.ended or state.granted - state.consumed > state.window // 2:
-            return
-        if rtt is not None and state.granted_at is not None and now - state.granted_at < 2 * rtt:
-            self._grow(state)
-        state.granted_at = now
+        if state.ended or state.window - (state.granted - state.consumed) < min(state.window // 2, CREDIT_STEP):
+            return False
+        if state.consumed - state.measured >= state.window // 2:
+            if rtt is not None and state.measured_at is not None and now - state.measured_at < 2 * rtt:
+                self._grow(state)
+            state.measured, state.measured_at = state.consumed, now
         state.granted = state.consumed + state.window
         self._grants[stream] = None
+        return True
 
     def pending(self, stream: int) -> int:
         """Return the queued bytes of a stream; 0 when it is gone."""
@@ -256,7 +263,7 @@ class Mux:
 
         `streams` False leaves stream data queued.
         """
-        out = list(self._urgent)
+        out: list[bytes | memoryview] = [*self._urgent]
         self._urgent.clear()
         if self._pong is not None:
             out.append(encode(Frame(Kind.PONG, offset=self._pong)))
@@ -283,16 +290,15 @@ class Mux:
             self._ACTIONS[frame.kind](self, frame, events)
         return events
 
-    def _give_turn(self, stream: int, out: list[bytes]) -> int:
+    def _give_turn(self, stream: int, out: list[bytes | memoryview]) -> int:
         state = self._streams[stream]
-        frame = state.cut(stream)
-        out.append(encode(frame))
-        self.sent += len(frame.payload)
+        size = state.cut(stream, out)
+        self.sent += size
         if state.finished and state.ended:
             self._forget(stream)
         else:
             self._queue_turn(stream, state)
-        return len(frame.payload)
+        return size
 
     def _queue_turn(self, stream: int, state: _Stream) -> None:
         if state.sendable:

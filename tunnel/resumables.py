@@ -20,6 +20,7 @@ _REMEMBERED = 256
 """Most streams remembered after their end, so that a late lane hears how it ended."""
 
 Make = Callable[[], asyncio.Protocol | None]
+Made = Callable[["ServedTransport"], None]
 
 
 class ServedTransport(ResumableTransport):
@@ -29,6 +30,8 @@ class ServedTransport(ResumableTransport):
         super().__init__(core, run)
         self.run = run
         self.window = window
+        self.resumed = -1
+        """Lanes after the first one."""
         self._table = table
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -39,6 +42,7 @@ class ServedTransport(ResumableTransport):
             self._expiry = None
         self._table.returned(self)
         taken = super().take_lane(lane, greeting)
+        self.resumed += taken
         if not taken and not self.attached:
             self._wait(ConnectionError("only an old lane came back"))
         return taken
@@ -79,14 +83,14 @@ class Resumables:
         """How many streams live, with a lane or waiting for one."""
         return len(self._live)
 
-    def lane(self, stream: bytes, run: str, make: Make) -> asyncio.Protocol:
+    def lane(self, stream: bytes, run: str, make: Make, made: Made | None = None) -> asyncio.Protocol:
         """Return the protocol for a lane that may carry that stream of that run, and no other.
 
         Its transport may have been connected long ago: `connection_made` and bytes already read
         (`data_received`) are then called by whoever had it. For a new stream `make` gives the protocol that
-        serves it, None or a `StreamReset` that says why refuses it.
+        serves it, None or a `StreamReset` that says why refuses it; `made` is told of the stream.
         """
-        return Lane(_Arrival(self, stream, run, make))
+        return Lane(_Arrival(self, stream, run, make, made))
 
     def end(self, run: str, reason: str) -> None:
         """Reset the streams of a run that is over."""
@@ -98,7 +102,7 @@ class Resumables:
         for stream in list(self._live.values()):
             stream.fail(reason)
 
-    def take(self, lane: Lane, greeting: Greeting, run: str, make: Make) -> bool:
+    def take(self, lane: Lane, greeting: Greeting, run: str, make: Make, made: Made | None = None) -> bool:
         """Bring a lane to its stream; False where it has a newer one. Raises `StreamReset` where there is none."""
         stream = self._live.get(greeting.stream) or self._past.get(greeting.stream)
         if stream is not None:
@@ -116,6 +120,8 @@ class Resumables:
         self._windows += window
         stream = ServedTransport(Resume(greeting.stream, Side.AGENT, window), run, window, self)
         self._live[greeting.stream] = stream
+        if made is not None:
+            made(stream)
         stream.take_lane(lane, greeting)
         stream.attach(protocol)
         return True
@@ -147,11 +153,12 @@ class Resumables:
 class _Arrival:
     """A lane that has not greeted yet."""
 
-    def __init__(self, table: Resumables, stream: bytes, run: str, make: Make) -> None:
+    def __init__(self, table: Resumables, stream: bytes, run: str, make: Make, made: Made | None) -> None:
         self._table = table
         self._stream = stream
         self._run = run
         self._make = make
+        self._made = made
         self._bytes = b""
         self._timer: asyncio.TimerHandle | None = None
 
@@ -169,7 +176,7 @@ class _Arrival:
             self._over()
             if greeting.stream != self._stream:
                 raise StreamReset("the lane may not carry that stream")
-            taken = self._table.take(lane, greeting, self._run, self._make)
+            taken = self._table.take(lane, greeting, self._run, self._make, self._made)
         except StreamReset as error:
             lane.transport.write(refusal(str(error)))
             lane.leave(abort=False)

@@ -26,6 +26,7 @@ class StreamTransport(Endpoint):
         self,
         stream: int,
         mux: Mux,
+        wake: Callable[[], None],
         changed: Callable[["StreamTransport"], None],
         rtt: Callable[[], float | None],
         peer: str,
@@ -34,13 +35,18 @@ class StreamTransport(Endpoint):
         self.stream = stream
         self.on_over: Callable[[Exception | None], None] = ignore
         """Called once when the stream is over, with the error that ended it."""
-        self.carried = (0, 0)
-        """Bytes that came and that were written."""
+        self._came = self._went = 0
         self._mux = mux
+        self._wake = wake
         self._changed = changed
         self._rtt = rtt
         self._inbox: deque[bytes] = deque()
         self._ended = False
+
+    @property
+    def carried(self) -> tuple[int, int]:
+        """Bytes that came and that were written."""
+        return self._came, self._went
 
     def get_write_buffer_size(self) -> int:
         """Return the bytes that wait for credit or for the link."""
@@ -54,12 +60,12 @@ class StreamTransport(Endpoint):
             raise RuntimeError("cannot write after write_eof()")
         if self.is_closing() or not data:
             return
-        self._mux.write(self.stream, bytes(data))
-        self.carried = self.carried[0], self.carried[1] + len(data)
-        choked = not self._choked and self._mux.pending(self.stream) > self._high
-        self._choked = self._choked or choked
-        self._changed(self)
-        if choked:
+        self._went += len(data)
+        if self._mux.write(self.stream, bytes(data)) <= self._high or self._choked:
+            self._wake()
+        else:
+            self._choked = True
+            self._changed(self)
             self.get_protocol().pause_writing()
 
     def write_eof(self) -> None:
@@ -91,7 +97,7 @@ class StreamTransport(Endpoint):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came from the peer."""
-        self.carried = self.carried[0] + len(data), self.carried[1]
+        self._came += len(data)
         if self.is_closing():
             self._mux.reset(self.stream, "closed")
             self.lose(None)
@@ -167,8 +173,8 @@ class StreamTransport(Endpoint):
 
     def _hand_over(self, data: bytes) -> None:
         self.get_protocol().data_received(data)
-        self._mux.consumed(self.stream, len(data), self._loop.time(), self._rtt())
-        self._changed(self)
+        if self._mux.consumed(self.stream, len(data), self._loop.time(), self._rtt()):
+            self._changed(self)
 
     def _tell_end(self) -> None:
         if self._end_told or self.is_closing():

@@ -3,17 +3,20 @@
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, cast
+
+from msgspec import structs
 
 from atoll.clock import Chance
 from atoll.errors import BY_CODE, AtollError, Unauthorized, Unavailable
 from tunnel import wire
 from tunnel.buffered import Buffered
-from tunnel.dataline import tune
 from tunnel.dialer import connect
 from tunnel.door import Way, framed, payload_of
+from tunnel.envelope import secured
 from tunnel.redial import RedialledTransport
+from tunnel.tcp import tune
 
 WAY_S = 4.0
 """Most seconds for one way: a relay that hangs must leave time for the next."""
@@ -80,7 +83,7 @@ class UserStream(RedialledTransport):
         failure: Exception = Unavailable("there is no way to the session's agent")
         for way in sorted(self._permit.ways, key=lambda way: way == self.entered):
             try:
-                answer = await enter(way, self._permit, self._environ, make)
+                taken, answer = await enter(way, self._permit, self._environ, make, again=self.resumed > 0)
             except Unauthorized as error:
                 if self._doubted:
                     raise
@@ -90,8 +93,8 @@ class UserStream(RedialledTransport):
                 failure = error
                 self.on_miss(way)
             else:
-                self.entered = way
-                self.on_enter(way, answer)
+                self.entered = taken
+                self.on_enter(taken, answer)
                 return
         raise failure
 
@@ -104,49 +107,68 @@ class UserStream(RedialledTransport):
 
 
 async def enter(
-    way: Way, permit: Permit, environ: Mapping[str, str], make: Callable[[], asyncio.Protocol]
-) -> wire.Answer:
-    """Come in by a door and hand the connection to `make()`; return what the door says of the lane.
+    way: Way,
+    permit: Permit,
+    environ: Mapping[str, str],
+    make: Callable[[], asyncio.Protocol],
+    *,
+    again: bool = False,
+) -> tuple[Way, wire.Answer]:
+    """Come in by a door and hand the connection to `make()`; return how it is reached, and what it says of the lane.
+
+    With `again` the stream had other lanes before.
 
     Raises `OSError` where the door cannot be reached, and the door's own `AtollError`.
     """
     async with asyncio.timeout(DIRECT_S if way.direct else WAY_S):
-        caller = await _call(way, permit.ca, environ)
+        taken, caller = await _call(way, permit.ca, environ)
         try:
-            answer = await caller.ask(permit.opening)
+            answer = await caller.ask(structs.replace(permit.opening, again=again))
         except BaseException:
             caller.transport.abort()
             raise
     protocol = make()
     caller.transport.set_protocol(Buffered(protocol))
     protocol.connection_made(caller.transport)
-    return answer
+    return taken, answer
 
 
 async def reach(ways: Sequence[Way], ca: str, environ: Mapping[str, str]) -> Way:
-    """Return the first way at whose end there is a door; raise `OSError` where there is none."""
+    """Return the first way at whose end there is a door, as it is reached; raise `OSError` where there is none."""
     failure = OSError("there is no way to a door")
     for way in ways:
         try:
             async with asyncio.timeout(DIRECT_S if way.direct else WAY_S):
-                (await _call(way, ca, environ)).transport.abort()
+                taken, caller = await _call(way, ca, environ)
+                caller.transport.abort()
         except OSError as error:
             failure = OSError(f"{way}: {error or 'no answer in time'}")
         else:
-            return way
+            return taken
     raise failure
 
 
-async def _call(way: Way, ca: str, environ: Mapping[str, str]) -> "_Caller":
-    loop = asyncio.get_running_loop()
-    context = user_context(ca)
+async def _call(way: Way, ca: str, environ: Mapping[str, str]) -> "tuple[Way, _Caller]":
+    """Call at a door: where another server answers there, inside a WebSocket."""
+    try:
+        return way, await _dial(way, ca, environ)
+    except (ssl.SSLError, ConnectionError) as error:
+        if way.direct or way.inside or isinstance(error, ConnectionRefusedError):
+            raise
+        inside = replace(way, inside=True)
+        try:
+            return inside, await _dial(inside, ca, environ)
+        except OSError as second:
+            raise OSError(f"{error}; inside a WebSocket: {second}") from second
+
+
+async def _dial(way: Way, ca: str, environ: Mapping[str, str]) -> "_Caller":
+    context, caller = user_context(ca), _Caller()
     connection = await connect(way.host, way.port, {} if way.direct else environ)  # no proxy leads into the LAN
-    caller = _Caller()
-    await loop.create_connection(
-        lambda: Buffered(caller), sock=connection, ssl=context, server_hostname=way.server_name
-    )
-    secured = caller.transport.get_extra_info("ssl_object")
-    if secured.selected_alpn_protocol() != wire.ALPN_USER:
+    inside = (way.host, way.port) if way.inside else None
+    await secured(connection, lambda: Buffered(caller), context, way.server_name, inside=inside)
+    tls = caller.transport.get_extra_info("ssl_object")
+    if tls.selected_alpn_protocol() != wire.ALPN_USER:
         caller.transport.abort()
         raise ConnectionError(f"{way} has no door for users")
     return caller

@@ -46,11 +46,15 @@ class Ways:
         return Way.DIRECT if late else self.current
 
     def foreign(self, way: Way, now: float) -> Way | None:
-        """Another TLS server than the control plane answered on `way`: return what to try at once, None: nothing."""
+        """Another TLS server than the control plane answered on `way`: return what to try at once, None: nothing.
+
+        That is chosen once it works: who answered may be a hotel's page for logging in, and soon gone.
+        """
         if self._fixed or way is Way.WEBSOCKET:
             return None
-        self._choose(Way.WEBSOCKET, now)
-        return self.current
+        if self.current is Way.WEBSOCKET:
+            self._choose(self.current, now)  # that was a trial: no other for a while
+        return Way.WEBSOCKET
 
     def stalled(self, way: Way, now: float) -> None:
         """A connection was made on `way` and came to nothing: take another next; one that has worked, once more."""

@@ -15,6 +15,7 @@ import msgspec
 
 from atoll.session import SessionSpec
 from atoll.slots import Slots
+from tunnel.figures import LaneFigures, StreamReport
 
 PROTOCOL = 3
 DIALS = 3
@@ -31,6 +32,8 @@ DIRECT = 3
 """The first protocol whose control planes understand `Inside`."""
 TRUSTS = 3
 """The first protocol whose agents may be sent `Trust`, and say what they have `Kept`."""
+REPORTS = 3
+"""The first protocol whose control planes understand `StreamReports`."""
 MESHES = 3
 """The first protocol whose control planes understand `MeshStatus`."""
 ALPN_CONTROL = "atoll-ctl/1"
@@ -294,12 +297,33 @@ class Attached(Message, frozen=True, tag="attached"):
     protocol: int
 
 
+class StreamReports(Message, frozen=True, tag="streamreports"):
+    """Agent or relay: of users' streams, the news, and what goes on. Told again until it is `Noted`; one at a time.
+
+    `boot` names the process that tells: what another one of the same teller left open is over. `lost` counts what it
+    could not keep until somebody listened.
+    """
+
+    boot: str
+    serial: int
+    reports: list[StreamReport] = []
+    lost: int = 0
+
+
+class Noted(Message, frozen=True, tag="noted"):
+    """Control: what `StreamReports` of this serial told is stored."""
+
+    serial: int
+
+
 class Serving(Message, frozen=True, tag="serving"):
     """Relay to its control plane, first message and every few seconds: how it is.
 
     `boot` names its process. `agents` are linked to it; `streams` run over it; bytes are those since its start.
     `passing` are the connections that it only passes on to the control plane. `tokens` name the credentials of the
-    users inside; None: as last told on this link.
+    users inside; None: as last told on this link. Of connections that were not served, `port` has those that never got
+    to a door, `refused` those that a door sent away, by reason. `buffered` bytes wait to be sent to agents; `lost`
+    counts reports of streams that were dropped.
     """
 
     protocol: int
@@ -312,6 +336,12 @@ class Serving(Message, frozen=True, tag="serving"):
     received: int = 0
     sent: int = 0
     tokens: list[str] | None = None
+    lanes: dict[str, LaneFigures] = {}
+    held: dict[str, int] = {}
+    buffered: int = 0
+    refused: dict[str, int] = {}
+    port: dict[str, int] = {}
+    lost: int = 0
 
 
 class RelayTerms(Message, frozen=True, tag="relayterms"):
@@ -336,7 +366,7 @@ class Expel(Message, frozen=True, tag="expel"):
 
 
 class Inside(Message, frozen=True, tag="inside"):
-    """Agent with a door of its own, after each `Welcome`: by which credentials of users (ids) those inside came in."""
+    """Agent with a door of its own, after each `Welcome` and when somebody new came in: by which credentials (ids)."""
 
     tokens: list[str]
 
@@ -430,7 +460,8 @@ class OpenStream(msgspec.Struct, frozen=True, kw_only=True):
     With `exec` it is no port: a program runs beside the run, and the bytes are frames of `tunnel.exec`.
     With `resume` the bytes are frames of `tunnel.resume`, of the stream of that id: it goes on if this way is lost.
     `grant` is a sealed `tunnel.grant.Grant` of just this. With `client`, a certificate (DER) of the user's own, the
-    bytes are TLS from that user's end to the agent (`tunnel.innertls`).
+    bytes are TLS from that user's end to the agent (`tunnel.innertls`). `again` says that the stream had other lanes
+    before: for figures only.
     """
 
     run: str
@@ -441,6 +472,7 @@ class OpenStream(msgspec.Struct, frozen=True, kw_only=True):
     resume: bytes = b""
     grant: bytes = b""
     client: bytes = b""
+    again: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -468,6 +500,7 @@ FromAgent: TypeAlias = (
     | Serving
     | MeshStatus
     | Inside
+    | StreamReports
 )
 FromControl: TypeAlias = (
     Welcome
@@ -489,6 +522,7 @@ FromControl: TypeAlias = (
     | Evict
     | Drain
     | MeshWanted
+    | Noted
 )
 
 Decoded = TypeVar("Decoded")
@@ -498,6 +532,10 @@ _from_agent: msgspec.msgpack.Decoder[FromAgent] = msgspec.msgpack.Decoder(FromAg
 _from_control: msgspec.msgpack.Decoder[FromControl] = msgspec.msgpack.Decoder(FromControl)
 _open: msgspec.msgpack.Decoder[OpenStream] = msgspec.msgpack.Decoder(OpenStream)
 _answer: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+
+
+MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no message: the last two for text, and for what is nested too deeply."""
 
 
 class ProtocolError(Exception):
@@ -532,5 +570,5 @@ def decode_answer(data: bytes) -> Answer:
 def _decode(decoder: msgspec.msgpack.Decoder[Decoded], data: bytes) -> Decoded:
     try:
         return decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except MALFORMED as error:
         raise ProtocolError(f"malformed message: {error}") from None

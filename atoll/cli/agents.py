@@ -32,7 +32,7 @@ def agent(parser: Parser) -> Run:
         verb = add(name, _told(call, name), about, f"atoll agent {name} ws-alice")
         verb.add_argument("agent", help="id or name")
     join = add("join", _here("join"), "make this machine an agent", "atoll agent join https://fed… --token atj_…")
-    join.add_argument("url", metavar="URL")
+    join.add_argument("url", metavar="URL", help="https://HOST[:PORT]; with wss:// inside a WebSocket only")
     join.add_argument(
         "--token", default="", help="a join token, from `atoll token create` (default: $ATOLL_JOIN_TOKEN)"
     )

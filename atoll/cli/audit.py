@@ -59,6 +59,7 @@ STREAMS: Columns = {
     "SESSION": lambda record: record.session,
     "TARGET": _target,
     "N": lambda record: str(record.streams),
+    "VIA": lambda record: ",".join(dict.fromkeys(each.via for each in record.ways)),
     "LANES": lambda record: ",".join(record.lanes),
     "RESUMED": lambda record: str(record.resumed),
     "IN": lambda record: size(record.received),

@@ -110,6 +110,8 @@ LINKS: Columns = {
     "PROXY": lambda link: link.proxy,
     "STREAMS": lambda link: str(sum(lane.streams for lane in link.lanes)),
     "DATA": lambda link: f"{link.data.ready + link.data.in_use}",
+    "RESUMED": lambda link: str(sum(lane.resumes for lane in link.lanes)),
+    "REFUSED": lambda link: str(sum(sum(lane.refused.values()) for lane in link.lanes)),
     "IN": lambda link: _bytes(link, "received"),
     "OUT": lambda link: _bytes(link, "sent"),
     "SITE": lambda link: link.site,

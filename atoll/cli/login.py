@@ -12,13 +12,17 @@ from atoll.client.synchronous import Client
 from atoll.errors import Invalid, Unauthorized
 from atoll.host.pem import blocks, pins
 
+_SYSTEM = "system"
+
 
 def login(parser: Parser) -> Run:
     """Set up `atoll login`."""
     parser.add_argument("url", metavar="URL", help="like https://fed.example.com:8700")
     parser.add_argument("--token", help="API token; safer: leave it out, it is asked for or read from stdin")
     trust = parser.add_mutually_exclusive_group()
-    trust.add_argument("--ca", type=Path, metavar="FILE", help="trust only this CA (PEM)")
+    trust.add_argument(
+        "--ca", default=_SYSTEM, metavar="FILE", help="trust only this CA (PEM); system: those that this machine trusts"
+    )
     trust.add_argument("--pin", metavar="SHA256", help="fetch the CA and trust it if it has this SHA-256")
     parser.add_argument("--project", default="default", help="project (default: default)")
     return _login
@@ -26,7 +30,7 @@ def login(parser: Parser) -> Run:
 
 def _login(args: argparse.Namespace) -> int:
     url = Address.parse(args.url).url
-    ca = _read(args.ca) if args.ca else fetch_ca(url, args.pin) if args.pin else None
+    ca = fetch_ca(url, args.pin) if args.pin else None if args.ca == _SYSTEM else _read(Path(args.ca))
     token = (args.token or _ask()).strip()
     if not token:
         raise Unauthorized("no token was given", hint="on the control plane: `atoll token create --api --owner YOU`")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from atoll.cli.carrier import carry
 from atoll.cli.connect import client
 from atoll.cli.parser import Parser, Run
 from atoll.client.sshfiles import SshFiles, program
@@ -35,7 +36,7 @@ def _ssh(args: argparse.Namespace) -> int:
     connection = client(args)
     view = _running(connection, args.session)
     files = _ready(connection)
-    words = [path, *_flags(files.options(_user(connection, view.id, args.rank)))]
+    words = [path, *_flags(_options(files, _user(connection, view.id, args.rank)))]
     words += [f"-L{port}" for port in args.L] + [f"-D{port}" for port in args.D]
     words += [flag for flag, wanted in (("-N", args.N), ("-t", args.t), ("-v", args.v)) if wanted]
     words += ["-o", "LogLevel=ERROR"] if not args.v else []
@@ -67,7 +68,7 @@ def _cp(args: argparse.Namespace) -> int:
     connection = client(args)
     view = _running(connection, refs[0])
     files = _ready(connection)
-    words = [path, *_flags(files.options(_user(connection, view.id, 0))), "-o", "LogLevel=ERROR"]
+    words = [path, *_flags(_options(files, _user(connection, view.id, 0))), "-o", "LogLevel=ERROR"]
     words += [flag for flag, wanted in (("-r", args.r), ("-p", args.p), ("-q", args.q)) if wanted]
     words.append("--")
     for word in args.path:
@@ -86,12 +87,16 @@ def remote(word: str) -> str:
 def ssh_config(parser: Parser) -> Run:
     """Set up `atoll ssh-config`."""
     parser.add_argument("session", nargs="*", help="ids or names (default: all that run)")
-    parser.add_argument("--renew", action="store_true", help="print nothing; see that the certificate is good")
+    own = parser.add_mutually_exclusive_group()
+    own.add_argument("--renew", action="store_true", help="print nothing; see that the certificate is good")
+    own.add_argument("--carry", action="store_true", help="be ssh's connection, inside a WebSocket (ProxyCommand)")
     parser.add_argument("--project", help=argparse.SUPPRESS)
     return _ssh_config
 
 
 def _ssh_config(args: argparse.Namespace) -> int:
+    if args.carry:
+        return carry()
     connection = client(args)
     files = _ready(connection)
     if args.renew:
@@ -99,21 +104,22 @@ def _ssh_config(args: argparse.Namespace) -> int:
     views = [connection.session(ref) for ref in args.session]
     views = views or connection.sessions([SessionState.RUNNING])
     for view in views:
-        print(block(view.name, files.options(_user(connection, view.name, 0)), renewal(os.environ)))
+        options = _options(files, _user(connection, view.name, 0))
+        print(block(view.name, options, own_command(os.environ, "--renew")))
     return 0
 
 
 def block(name: str, options: Mapping[str, str], renew: str) -> str:
     """Return what `~/.ssh/config` needs for a session: plain `ssh NAME` gets a new certificate by itself."""
-    lines = "\n".join(f"    {key} {_quoted(value)}" for key, value in options.items())
+    lines = "\n".join(f"    {key} {_quoted(key, value)}" for key, value in options.items())
     return f'Match originalhost {name} exec "{renew}"\nHost {name}\n{lines}\n'
 
 
-def renewal(environ: Mapping[str, str]) -> str:
-    """Return the command line that keeps the certificate good, whatever the environment it is run in."""
+def own_command(environ: Mapping[str, str], flag: str) -> str:
+    """Return the command line of `ssh-config` with a flag, whatever the environment it is run in."""
     given = [f"{key}={environ[key]}" for key in ("ATOLL_HOME", "ATOLL_URL") if environ.get(key)]
     program_ = str(Path(sys.argv[0]).absolute())
-    return shlex.join([*(["env", *given] if given else []), program_, "ssh-config", "--renew"])
+    return shlex.join([*(["env", *given] if given else []), program_, "ssh-config", flag])
 
 
 def _running(connection: Client, ref: str) -> SessionView:
@@ -135,12 +141,17 @@ def _user(connection: Client, ref: str, rank: int) -> str:
     return f"{project}{ref}" + (f".{rank}" if rank else "")
 
 
+def _options(files: SshFiles, user: str) -> dict[str, str]:
+    return files.options(user, own_command(os.environ, "--carry"))
+
+
 def _flags(options: Mapping[str, str]) -> list[str]:
-    return [word for key, value in options.items() for word in ("-o", f"{key}={_quoted(value)}")]
+    return [word for key, value in options.items() for word in ("-o", f"{key}={_quoted(key, value)}")]
 
 
-def _quoted(value: str) -> str:
-    return f'"{value}"' if " " in value else value
+def _quoted(key: str, value: str) -> str:
+    # A command is the rest of its line, quotes and all.
+    return f'"{value}"' if " " in value and key != "ProxyCommand" else value
 
 
 def _become(words: Sequence[str]) -> int:

@@ -67,7 +67,8 @@ def unreachable(address: Address, error: BaseException) -> AtollError:
     if type(error).__name__ in ("SSLCertVerificationError", "ClientConnectorCertificateError"):
         return Unavailable(
             f"the certificate of {address.url} is not trusted: {getattr(error, 'verify_message', '') or error}",
-            hint="pin its CA: `atoll login URL --pin SHA256` (the pin is printed by `atoll up`)",
+            hint="pin its CA: `atoll login URL --pin SHA256` (the pin is printed by `atoll up`); where a load balancer "
+            "opens TLS: `atoll login URL --ca system` (SSL_CERT_FILE names a CA that this machine does not know)",
         )
     if isinstance(error, ConnectionRefusedError) or isinstance(
         getattr(error, "os_error", None), ConnectionRefusedError

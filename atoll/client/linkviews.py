@@ -88,12 +88,32 @@ class PingView(View):
     pings: list[PingsView]
 
 
+class StreamWayView(View):
+    """One connection of a stream: `via` a relay's name, `direct` (the agent's own door) or `control`.
+
+    Where there were too many, the oldest are one of which `resumed` are those after the first. Its bytes are those of
+    the lane, with the stream's own frames. `reason` `UNSEEN`: nobody told of its end.
+    """
+
+    via: str
+    lane: str
+    source: str
+    resumed: int
+    received: int
+    sent: int
+    reason: str
+    message: str
+    began_at: float
+    ended_at: float | None
+
+
 class StreamRecordView(View):
     """A user's stream, or several alike that are summed up (`streams`); moments are Unix seconds.
 
     `state` is `permitted`, `open`, `ended`, `refused` or `summed`; `door` where the user came in (`forward`, `stream`,
-    `ssh`, `app`), `source` the address it came from; `received` counts the bytes that came from the session. `reason`
-    is a code, empty for a good end.
+    `ssh`, `app`), `source` the address it came from; `received` counts the bytes that came from the session, as its
+    agent counted them where it told. `reason` is a code, empty for a good end. `ways` are the connections of a stream
+    that may have several.
     """
 
     id: str
@@ -108,6 +128,7 @@ class StreamRecordView(View):
     exec: bool
     source: str
     lanes: list[str]
+    ways: list[StreamWayView]
     streams: int
     resumed: int
     received: int

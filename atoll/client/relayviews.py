@@ -1,13 +1,16 @@
 """What the API answers about relays."""
 
+from atoll.client.linkviews import LaneView
 from atoll.client.views import View
 
 
 class RelayView(View):
     """A relay; `agents`, `streams`, `passing` and bytes are of this moment, 0 while it is not `connected`.
 
-    `passing` are connections that it only passes on to the control plane. `secret` and `command` are only in the
-    answer to its creation.
+    `passing` are connections that it only passes on to the control plane. `rtt_ms` is the round trip over its own link,
+    null where there is none. `lanes` are what its lanes to all agents have carried since its process began, `refused`
+    counts users' connections that it sent away, by reason. `secret` and `command` are only in the answer to its
+    creation.
     """
 
     id: str
@@ -18,6 +21,9 @@ class RelayView(View):
     connected: bool
     seen_at: float | None
     created_at: float
+    rtt_ms: float | None
+    lanes: list[LaneView]
+    refused: dict[str, int]
     agents: int = 0
     streams: int = 0
     passing: int = 0

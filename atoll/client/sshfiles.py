@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,16 +18,22 @@ from atoll.host.files import write_private
 
 LEFT_S = 300.0
 """A certificate with less than this left is replaced."""
+PROBE_S = 10.0
+"""Most seconds that an SSH server may take to answer."""
 NO_SSH = "install OpenSSH's client: apt install openssh-client"
 
 
 @dataclass(frozen=True, slots=True)
 class _About:
-    """Which certificate is in place: of which control plane and token (its hash), good until when."""
+    """Which certificate is in place: of which control plane and token (its hash), good until when.
+
+    `inside`: SSH goes inside a WebSocket, for no SSH server answered at the control plane's address.
+    """
 
     url: str
     token: str
     expires_at: float
+    inside: bool = False
 
 
 class SshFiles:
@@ -39,9 +46,15 @@ class SshFiles:
         self.certificate = self.folder / "id_ed25519-cert.pub"
         self.known_hosts = self.folder / "known_hosts"
 
-    def options(self, user: str) -> dict[str, str]:
-        """Return the client's settings for a session, by their names in `ssh_config`."""
+    def options(self, user: str, carrier: str) -> dict[str, str]:
+        """Return the client's settings for a session, by their names in `ssh_config`.
+
+        `carrier` is the command that brings SSH to the control plane where it cannot go by itself.
+        """
+        held = self._held()
+        around = {"ProxyCommand": carrier.replace("%", "%%")} if held is not None and held.inside else {}
         return {
+            **around,
             "HostName": self._address.host,
             "Port": str(self._address.port),
             "User": user,
@@ -70,7 +83,7 @@ class SshFiles:
         shown = host if self._address.port == 22 else f"[{host}]:{self._address.port}"
         write_private(self.known_hosts, f"{shown} {view.host_key}\n")
         write_private(self.certificate, view.certificate + "\n")
-        done = _About(about.url, about.token, view.expires_at)
+        done = _About(about.url, about.token, view.expires_at, inside=not answers(self._address))
         write_private(self.folder / "certificate.json", json.dumps(asdict(done)) + "\n")
 
     def _held(self) -> _About | None:
@@ -91,6 +104,19 @@ class SshFiles:
                 raise Refused(f"ssh-keygen failed: {(done.stderr or done.stdout).strip()}")
             os.chmod(self.key, 0o600)  # noqa: PTH101
         return public.read_text().strip()
+
+
+def answers(address: Address) -> bool:
+    """Say whether an SSH server answers at a control plane's address: none does where a load balancer opens TLS."""
+    if address.scheme == "http":
+        return True  # this very machine
+    try:
+        with socket.create_connection((address.host, address.port), PROBE_S) as probe:
+            probe.settimeout(PROBE_S)
+            probe.sendall(b"SSH-2.0-atoll\r\n")
+            return probe.recv(4) == b"SSH-"
+    except OSError:
+        return False
 
 
 def program(name: str) -> str:

@@ -202,7 +202,7 @@ async def _body(request: web.Request, route: Route) -> Any:
     raw = await request.read()
     try:
         value = msgspec.json.decode(raw or b"{}")
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Invalid(f"the body is not JSON: {error}", hint="send a JSON object") from None
     if not isinstance(value, dict):
         raise Invalid("the body must be a JSON object")

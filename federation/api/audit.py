@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from atoll.client import linkviews as api
-from atoll.streamrecord import StreamRecord
+from atoll.streamrecord import Sighting, StreamRecord
 from federation.api.route import Access, Call, Page, Query, Route
+from federation.control.streamlog import CONTROL
 
 LIMIT = 1000
 
@@ -63,6 +64,7 @@ def view(row: StreamRecord) -> api.StreamRecordView:
         exec=row.exec,
         source=row.source,
         lanes=list(row.lanes),
+        ways=[_way(each) for each in row.seen if not each.whole],
         streams=row.streams,
         resumed=row.resumed,
         received=row.received,
@@ -71,6 +73,21 @@ def view(row: StreamRecord) -> api.StreamRecordView:
         message=row.message,
         began_at=row.began_at,
         ended_at=row.ended_at,
+    )
+
+
+def _way(each: Sighting) -> api.StreamWayView:
+    return api.StreamWayView(
+        via=each.via or CONTROL,
+        lane=each.lane,
+        source=each.source,
+        resumed=each.resumed,
+        received=each.received,
+        sent=each.sent,
+        reason=each.reason,
+        message=each.message,
+        began_at=each.began_at,
+        ended_at=each.ended_at,
     )
 
 

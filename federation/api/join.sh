@@ -1,10 +1,9 @@
 #!/bin/sh
 # Makes this machine an agent of the Atoll installation at @URL@.
-# Use: curl … @URL@/join | sh -s -- atj_…
+# Use: the line that `atoll token create` prints: it fetches this script, compares its SHA-256, and runs it.
 set -eu
 
 url='@URL@'
-pin='@PIN@'
 case "${1:-}" in
     atj_*) ATOLL_JOIN_TOKEN="$1" && shift ;;
 esac
@@ -29,34 +28,13 @@ if command -v atoll >/dev/null 2>&1; then
 fi
 
 command -v python3 >/dev/null 2>&1 || fail "python3 is not installed" "install Python 3.11, 3.12 or 3.13"
-tag="$(python3 -c 'import sysconfig; print(sysconfig.get_config_var("SOABI"))')"
 umask 077
 mkdir -p "$home"
 lib="$home/agent-lib"
-fresh="$home/agent-lib.$$"
-trap 'rm -rf "$fresh" "$fresh.tar.gz"' EXIT
-
-fetch() {
-    if [ -n "$pin" ]; then
-        curl -sSk --pinnedpubkey "sha256//$pin" -w '%{http_code}' -o "$2" "$1"
-    else
-        curl -sSL -w '%{http_code}' -o "$2" "$1"
-    fi
-}
-
 printf 'atoll: fetching the agent from %s\n' "$url" >&2
-status="$(fetch "$url/v1/agent.tar.gz?tag=$tag" "$fresh.tar.gz")" ||
-    fail "cannot fetch the agent from $url" "check that this machine reaches it"
-if [ "$status" != 200 ]; then
-    reason="$(python3 -c 'import json, sys; p = json.load(open(sys.argv[1])); print(p["detail"], "-", p["hint"])' \
-        "$fresh.tar.gz" 2>/dev/null || echo "HTTP status $status")"
-    fail "the control plane gave no agent: $reason" "see above"
-fi
-mkdir "$fresh"
-tar -xzf "$fresh.tar.gz" -C "$fresh"
-rm -rf "$lib"
-mv "$fresh" "$lib"
-rm -f "$fresh.tar.gz"
+python3 - "$url" "$home" <<'PYTHON' || exit 125
+@FETCH@
+PYTHON
 mkdir -p "$home/bin"
 cat >"$home/bin/atoll-agent" <<END
 #!/bin/sh

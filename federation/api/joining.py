@@ -1,11 +1,13 @@
 """Routes for machines that want to become agents: the CA, the join itself, the script and the agent's program."""
 
+import hashlib
 from pathlib import Path
 
 import msgspec
 from aiohttp import web
 
 from federation.api.route import Access, Call, Query, Route
+from federation.control.bootscript import FETCH
 
 SCRIPT = Path(__file__).parent / "join.sh"
 
@@ -81,12 +83,25 @@ async def renew(call: Call) -> RenewedView:
     return RenewedView(await call.control.tokens.renew(body.certificate, body.csr))
 
 
+def line(url: str, token: str) -> str:
+    """Return what to paste on a machine: a script that has the hash in this line becomes an agent of `url`.
+
+    So nothing is run that another than the control plane wrote, whoever opens TLS on the way.
+    """
+    digest = hashlib.sha256(rendered(url).encode()).hexdigest()
+    wrong = "{ echo 'atoll: this line is for another script: make a new token' >&2; false; }"
+    fetch = f"s=$(curl -fsSk {url}/join) && {{ printf '%s\\n' \"$s\" | sha256sum | grep -q ^{digest} || {wrong}; }}"
+    return f'{fetch} && sh -c "$s" join {token}'
+
+
+def rendered(url: str) -> str:
+    """Return the script for machines that are to join at `url`: the same for all of them."""
+    return SCRIPT.read_text().replace("@URL@", url).replace("@FETCH@\n", FETCH.read_text())
+
+
 async def script(call: Call) -> web.Response:
-    """Return the shell script behind `curl …/join | sh`."""
-    address = call.services.address
-    pin = "" if address.own_certificate else call.control.config.authority.server_pin
-    text = SCRIPT.read_text().replace("@URL@", address.agent_url).replace("@PIN@", pin)
-    return web.Response(text=text, content_type="text/x-shellscript")
+    """Return the shell script behind the line of `atoll token create`."""
+    return web.Response(text=rendered(call.services.address.agent_url), content_type="text/x-shellscript")
 
 
 async def agent_pack(call: Call) -> web.StreamResponse:
@@ -110,7 +125,7 @@ ROUTES = (
     ),
     Route(
         method="GET", path="/join", handle=script, access=Access.OPEN, content="text/x-shellscript",
-        summary="The script behind `curl …/join | sh`",
+        summary="The script behind the line of `atoll token create`",
     ),
     Route(
         method="GET", path="/v1/agent.tar.gz", handle=agent_pack, access=Access.OPEN, query=PackQuery,

@@ -70,7 +70,7 @@ def view(standing: LinkStanding) -> api.LinkView:
         drop_reason=standing.drop_reason,
         connects=standing.connects,
         drops=standing.drops,
-        rtt_ms=_ms(standing.rtt),
+        rtt_ms=milliseconds(standing.rtt),
         protocol=standing.protocol,
         proxy=standing.proxy,
         direct=standing.direct,
@@ -103,14 +103,15 @@ def _pings(way: str, pings: Pings) -> api.PingsView:
         way=way,
         sent=pings.sent,
         lost=pings.lost,
-        min_ms=_ms(least),
-        median_ms=_ms(middle),
-        max_ms=_ms(most),
+        min_ms=milliseconds(least),
+        median_ms=milliseconds(middle),
+        max_ms=milliseconds(most),
         error=pings.error,
     )
 
 
-def _ms(seconds: float | None) -> float | None:
+def milliseconds(seconds: float | None) -> float | None:
+    """Return seconds as people see them, to the microsecond."""
     return None if seconds is None else round(seconds * 1000, 3)
 
 

@@ -1,5 +1,7 @@
 """Route of the figures that Prometheus reads."""
 
+from collections.abc import Mapping
+
 from aiohttp import web
 
 from atoll.host import process
@@ -9,12 +11,17 @@ from tunnel.metrics import CONTENT_TYPE, Family, Sample, counter, gauge, text
 
 async def metrics(call: Call) -> web.Response:
     """Return the figures of this moment, in Prometheus' text format."""
-    families = [*await call.control.metrics.families(), *_process()]
+    families = [*await call.control.metrics.families(), *_process(), _failures(call.services.failures.refused)]
     for figures in call.services.figures:
         families += figures()
     return web.Response(
         body=text(families).encode(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
     )
+
+
+def _failures(refused: Mapping[str, int]) -> Family:
+    samples = [Sample(count, {"outcome": outcome}) for outcome, count in sorted(refused.items())]
+    return counter("atoll_failed_proofs_total", "Requests with a bad token or cookie, by what came of them.", *samples)
 
 
 def _process() -> list[Family]:

@@ -67,7 +67,7 @@ async def permit(call: Call) -> api.StreamPermitView:
         resume=_bytes("resume", body.resume, ID_SIZE),
         client=_bytes("client", body.client, 32),
     )
-    streams.log.permitted(replace(visit, run=run), made.opening.resume.hex())
+    streams.log.permitted(replace(visit, run=run), made.opening.resume)
     return api.StreamPermitView(
         agent=made.agent,
         run=run,

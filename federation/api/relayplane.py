@@ -36,6 +36,10 @@ class RelaysPort(Protocol):
         """Return what a relay last said of itself, or None while it is not connected."""
         ...
 
+    def rtt(self, relay: str) -> float | None:
+        """Return the round trip over a relay's link, in seconds; None while there is none."""
+        ...
+
     async def create(self, name: str, url: str, *, ttl_s: float, owner: str) -> tuple[Relay, str]:
         """Return the row and its token's secret, or raise `Conflict`."""
         ...

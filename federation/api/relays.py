@@ -4,8 +4,11 @@ import msgspec
 
 from atoll import duration
 from atoll.client import relayviews as api
+from atoll.client.linkviews import LaneView
 from atoll.relay import Relay
+from federation.api.links import milliseconds
 from federation.api.route import Access, Call, Page, Route
+from tunnel import wire
 from tunnel.jointoken import JoinToken
 
 _BASE = "/v1/relays"
@@ -57,11 +60,29 @@ def _view(call: Call, row: Relay, *, secret: str = "", command: str = "") -> api
         passing=live.passing if live else 0,
         received=live.received if live else 0,
         sent=live.sent if live else 0,
+        rtt_ms=milliseconds(call.control.relays.rtt(row.id)),
+        lanes=_lanes(live) if live else [],
+        refused=live.refused if live else {},
         version=live.version if live else "",
         created_at=row.created_at,
         secret=secret,
         command=command,
     )
+
+
+def _lanes(said: wire.Serving) -> list[LaneView]:
+    return [
+        LaneView(
+            lane=lane,
+            streams=each.streams,
+            opens=each.opens,
+            resumes=each.resumes,
+            received=each.received,
+            sent=each.sent,
+            refused=each.refused,
+        )
+        for lane, each in said.lanes.items()
+    ]
 
 
 async def list_(call: Call) -> Page[api.RelayView]:

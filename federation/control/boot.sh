@@ -10,7 +10,6 @@ set -u
 umask 077
 
 url=@URL@
-pin=@PIN@
 boot_s=@BOOT_S@
 life_s=@LIFE_S@
 export ATOLL_JOIN_TOKEN=@TOKEN@ ATOLL_JOIN_NAME=@NAME@ ATOLL_INSTANCE_CLOUD=@CLOUD@
@@ -87,58 +86,8 @@ need_python() {
 fetch_agent() {
     need_python || return
     say "fetching the agent from $url"
-    "$python" - "$url" "$pin" "$ATOLL_HOME" <<'PYTHON' || return
-import hashlib, http.client, json, os, shutil, socket, ssl, sys, sysconfig, tarfile, urllib.parse, urllib.request
-
-url, pin, home = sys.argv[1:]
-parts = urllib.parse.urlsplit(url)
-host, port = parts.hostname, parts.port or 443
-
-
-def plain():
-    proxy = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get("https")
-    if not proxy:
-        return socket.create_connection((host, port), 20)
-    via = urllib.parse.urlsplit(proxy)
-    tunnel = http.client.HTTPConnection(via.hostname, via.port or 3128, timeout=20)
-    tunnel.set_tunnel(host, port)
-    tunnel.connect()
-    return tunnel.sock
-
-
-def ask(path, context):
-    link = http.client.HTTPConnection(host, port)
-    link.sock = context.wrap_socket(plain(), server_hostname="@CONTROL_NAME@")
-    link.sock.settimeout(60)
-    link.request("GET", path, headers={"Connection": "close"})
-    return link.getresponse()
-
-
-def fetch():
-    blind = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    blind.check_hostname, blind.verify_mode = False, ssl.CERT_NONE
-    ca = json.load(ask("/v1/ca", blind))["ca"]
-    if hashlib.sha256(ssl.PEM_cert_to_DER_cert(ca.strip())).hexdigest() != pin:
-        raise ValueError("its CA is not the one that launched this machine: is someone between you and it?")
-    sure = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    sure.load_verify_locations(cadata=ca)
-    sure.set_alpn_protocols(["@ALPN@"])
-    answer = ask("/v1/agent.tar.gz?tag=" + str(sysconfig.get_config_var("SOABI")), sure)
-    if answer.status != 200:
-        problem = json.load(answer)
-        raise ValueError(f"{problem.get('detail')} ({problem.get('hint')})")
-    lib, fresh = os.path.join(home, "agent-lib"), os.path.join(home, "agent-lib.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    with tarfile.open(fileobj=answer, mode="r|gz") as pack:
-        pack.extractall(fresh, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
-    shutil.rmtree(lib, ignore_errors=True)
-    os.rename(fresh, lib)
-
-
-try:
-    fetch()
-except (OSError, EOFError, ValueError, http.client.HTTPException, tarfile.TarError) as error:
-    sys.exit(f"atoll: CANNOT JOIN: no agent from {url}: {error}")
+    "$python" - "$url" "$ATOLL_HOME" <<'PYTHON' || return
+@FETCH@
 PYTHON
     mkdir -p "$ATOLL_HOME/bin"
     cat >"$ATOLL_HOME/bin/atoll-agent.new" <<END

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunnel.jointoken import JoinToken
-from tunnel.wire import ALPN_JOIN, CONTROL_NAME
 
 TEMPLATE = Path(__file__).parent / "boot.sh"
+FETCH = Path(__file__).parent / "fetch.py"
+"""The Python program in the middle of it: gets the agent, and believes nobody but the CA of the token."""
 LIMIT = 16 * 1024
 """Bytes of user data that every cloud takes (EC2's limit, before base64)."""
 MARGIN = 1.5
@@ -37,12 +38,11 @@ class BootScript:
         values = {
             "NAME": self.name,
             "URL": self.token.url,
-            "PIN": self.token.pin,
             "TOKEN": self.token.text(),
             "CLOUD": self.cloud,
             "BOOT_S": str(math.ceil(self.boot_s * MARGIN)),
             "LIFE_S": str(math.ceil(self.max_life_s + LIFE_MARGIN_S)),
-            "ALPN": ALPN_JOIN,
-            "CONTROL_NAME": CONTROL_NAME,
         }
-        return re.sub(r"@([A-Z_]+)@", lambda found: shlex.quote(values[found[1]]), TEMPLATE.read_text())
+        before, _, after = TEMPLATE.read_text().partition("@FETCH@\n")
+        quoted = (re.sub(r"@([A-Z_]+)@", lambda found: shlex.quote(values[found[1]]), text) for text in (before, after))
+        return FETCH.read_text().join(quoted)

@@ -15,11 +15,6 @@ class Authority(Protocol):
         ...
 
     @property
-    def server_pin(self) -> str:
-        """Base64 SHA-256 of the server key, for `curl --pinnedpubkey`."""
-        ...
-
-    @property
     def ca_pem(self) -> str:
         """The certificates of all CAs to trust: that one and, while it is rotated, the one before."""
         ...

@@ -15,6 +15,7 @@ from atoll.instance import Instance
 from atoll.session import Session
 from atoll.site import Site
 from atoll.states import KEPT, WAITING, InstanceState
+from federation.control import uplinks
 from federation.control.adoption import Adoption
 from federation.control.agents import Agents
 from federation.control.approvals import Approvals
@@ -44,6 +45,7 @@ from federation.control.sessions import Sessions
 from federation.control.sharing import Sharing
 from federation.control.steps import Steps
 from federation.control.streamrecords import RETRY_S, StreamRecords
+from federation.control.streamreports import StreamReports
 from federation.control.sweep import Sweeper
 from federation.control.tokens import Tokens
 from federation.control.usage import Ledger
@@ -121,6 +123,7 @@ class Control:
         self.streams = self.links.streams
         self.linkfacts = LinkFacts(self.links, clock)
         self.records = StreamRecords(self.changes, self.streams.log)
+        self.reports = StreamReports(self.changes, config.secret_key, self.streams.log, self.records, clock)
         self.prices = Prices(self.changes, chance, lambda row: feeds(self._catalog.opened(row)), verify)
         self._catalog = Catalog(drivers, self.prices.book, config, clock, chance)
         self._quotas = Quotas(self._catalog, config, clock)
@@ -142,7 +145,9 @@ class Control:
         self.rotation = Rotation(changes, self.links, self.config)
         self.meshes = Meshes(changes, self.links, self.clock, self.config, lambda: self.installation)
         self.relays = Relays(changes, self.config, self._chance, self.streams.now)
-        self.metrics = Metrics(changes, self.links, self.linkfacts, self.clock, self.relays, self._reconcilers)
+        self.metrics = Metrics(
+            changes, self.links, self.linkfacts, self.clock, self.relays, self.reports, self._reconcilers
+        )
         self.policies = Policies(changes, changed, plugins)
         self.sharing = Sharing(changes, public=self.config.public_apps)
         self.approvals = Approvals(changes, self.policies, changed)
@@ -202,6 +207,10 @@ class Control:
         self.rotation.on_change = self.relays.uplinks.renew_terms
         self.rotation.others = self.relays.behind
         self.links.on_mesh = self.meshes.heard
+        self.links.on_reports = lambda live, told: self.reports.from_agent(live.id, told, live.link.send)
+        self.relays.uplinks.on_reports = lambda live, told: self.reports.from_relay(
+            live.link.relay, live.name, told, live.link.send
+        )
         self.meshes.on_change = self._meshing.hint
         self.links.on_lost = self.launches.observe_now
         self.launches.on_change = self._changed
@@ -218,6 +227,7 @@ class Control:
                 self.installation = new_id("atoll", self._chance)
                 await change.tx.set("installation", self.installation)
             on_record = await recover(change)
+            await uplinks.recover(change)
         if on_record:
             self.links.unsettle()
         await self.relays.tell()

@@ -73,6 +73,7 @@ class Links:
         self.on_end: Callable[[str, str], None] = lambda _agent, _reason: None
         self.on_kept: Callable[[LiveAgent, wire.Kept], Awaitable[None]] = _ignored
         self.on_mesh: Callable[[LiveAgent, wire.MeshStatus], None] = lambda _live, _status: None
+        self.on_reports: Callable[[LiveAgent, wire.StreamReports], Awaitable[None]] = _ignored
 
     # -- seen by the rest of control ---------------------------------------------------------------
 
@@ -274,6 +275,8 @@ class Links:
                 await self._check_inside(live, tokens)
             case wire.Kept():
                 await self.on_kept(live, message)
+            case wire.StreamReports():
+                await self.on_reports(live, message)
             case wire.MeshStatus():
                 self.on_mesh(live, message)
 
@@ -477,7 +480,7 @@ class Links:
         self.on_change()
 
 
-async def _ignored(_live: LiveAgent, _message: wire.Kept) -> None:
+async def _ignored(_live: LiveAgent, _message: wire.Message) -> None:
     """Take no notice."""
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atoll import __version__
 from atoll.clock import Clock
@@ -12,8 +12,9 @@ from federation.control.changes import Changes
 from federation.control.linkfacts import LinkFacts, LinkStanding, middle
 from federation.control.links import Links
 from federation.control.reconcile import Reconciler
+from federation.control.relaymetrics import Said, relay_process_families
 from federation.control.relays import Relays
-from tunnel import wire
+from federation.control.streamreports import StreamReports
 from tunnel.metrics import Family, Sample, counter, gauge, relay_families
 
 AGENTS_SHOWN = 256
@@ -25,7 +26,8 @@ class Figures:
     """What is counted, all of one moment; times in seconds. `waits` is how long the oldest session has waited.
 
     `reach` has each agent's group, whether its link is up, and its round trip; `links` are those shown one by one;
-    `relays` what each last said of itself, None while it is not connected.
+    `relays` what each last said of itself. `refused` counts streams that were not opened since their user had too
+    many, `untaken` reports of streams that were not believed, by reason; `lost` those that their tellers dropped.
     """
 
     sessions: Mapping[str, int]
@@ -34,11 +36,14 @@ class Figures:
     waits: float
     reach: Sequence[tuple[str, bool, float | None]]
     links: Sequence[LinkStanding]
-    relays: Sequence[tuple[str, wire.Serving | None]]
+    relays: Said
     connects: int
     drops: int
     rounds: Sequence[tuple[str, int, int, float | None]]
     """Name, rounds, failed rounds, and the age of the last good one of each reconciler."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    untaken: Mapping[str, int] = field(default_factory=dict)
+    lost: int = 0
 
 
 class Metrics:
@@ -51,6 +56,7 @@ class Metrics:
         facts: LinkFacts,
         clock: Clock,
         relays: Relays,
+        reports: StreamReports,
         reconcilers: Callable[[], Iterable[Reconciler]],
         *,
         shown: int = AGENTS_SHOWN,
@@ -61,6 +67,7 @@ class Metrics:
         self._facts = facts
         self._clock = clock
         self._relays = relays
+        self._reports = reports
         self._reconcilers = reconcilers
 
     async def families(self) -> list[Family]:
@@ -77,10 +84,15 @@ class Metrics:
             waits=max(0.0, self._clock.now() - min(waiting)) if waiting else 0.0,
             reach=[(row.group, live is not None, live.rtt if live else None) for row, live in agents],
             links=[self._facts.standing(row) for row, _ in agents] if len(agents) <= self._shown else [],
-            relays=[(row.name, self._relays.live(row.id)) for row in await self._relays.list()],
+            relays=[
+                (row.name, self._relays.live(row.id), self._relays.rtt(row.id)) for row in await self._relays.list()
+            ],
             connects=self._links.history.connects,
             drops=self._links.history.drops,
             rounds=[(each.name, each.rounds, each.failures, each.age) for each in self._reconcilers()],
+            refused=self._links.streams.refused,
+            untaken=self._reports.refused,
+            lost=sum(self._reports.lost.values()),
         )
         return [*families(figures), *relay_families(self._links.streams.relay.carried())]
 
@@ -97,7 +109,8 @@ def families(figures: Figures) -> list[Family]:
         counter("atoll_link_connects_total", "Agents' links that were registered.", Sample(figures.connects)),
         counter("atoll_link_drops_total", "Agents' links that were lost.", Sample(figures.drops)),
         *_groups(figures.reach),
-        *(_relays(figures.relays) if figures.relays else ()),
+        *relay_process_families(figures.relays),
+        *_records(figures),
         *(_links(figures.links) if figures.links else ()),
     ]
 
@@ -123,6 +136,26 @@ def _rounds(figures: Figures) -> list[Family]:
     ]
 
 
+def _records(figures: Figures) -> list[Family]:
+    return [
+        counter(
+            "atoll_user_stream_refusals_total",
+            "Streams that were not opened since their user had too many.",
+            *_by("reason", figures.refused),
+        ),
+        counter(
+            "atoll_stream_reports_refused_total",
+            "Reports of streams by relays and agents that no grant of ours is behind.",
+            *_by("reason", figures.untaken),
+        ),
+        counter(
+            "atoll_stream_reports_lost_total",
+            "Ends of streams that relays and agents could not keep until they were recorded.",
+            Sample(figures.lost),
+        ),
+    ]
+
+
 def _groups(reach: Sequence[tuple[str, bool, float | None]]) -> list[Family]:
     connected: dict[str, int] = {}
     trips: dict[str, list[float]] = {}
@@ -143,28 +176,6 @@ def _groups(reach: Sequence[tuple[str, bool, float | None]]) -> list[Family]:
                 Sample(value, {"group": group, "quantile": quantile})
                 for group, times in sorted(trips.items())
                 for quantile, value in (("0.5", middle(times)), ("1", max(times)))
-            ),
-        ),
-    ]
-
-
-def _relays(relays: Sequence[tuple[str, wire.Serving | None]]) -> list[Family]:
-    said = [(serving, {"relay": name}) for name, serving in relays if serving is not None]
-    return [
-        gauge(
-            "atoll_relay_up",
-            "Whether a relay's process is connected.",
-            *(Sample(serving is not None, {"relay": name}) for name, serving in relays),
-        ),
-        gauge("atoll_relay_agents", "Agents linked to a relay.", *(Sample(each.agents, who) for each, who in said)),
-        gauge("atoll_relay_streams", "Users' streams over it.", *(Sample(each.streams, who) for each, who in said)),
-        counter(
-            "atoll_relay_bytes_total",
-            "Bytes of streams since a relay's process began.",
-            *(
-                Sample(count, who | {"direction": way})
-                for each, who in said
-                for way, count in (("from_agents", each.received), ("to_agents", each.sent))
             ),
         ),
     ]

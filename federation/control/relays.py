@@ -59,6 +59,11 @@ class Relays:
         live = self.uplinks.live(relay)
         return live.said if live else None
 
+    def rtt(self, relay: str) -> float | None:
+        """Return the smoothed round trip over a relay's link, in seconds; None while there is none."""
+        live = self.uplinks.live(relay)
+        return live.link.rtt if live else None
+
     async def list(self) -> Sequence[Relay]:
         """Return all relays, oldest first."""
         async with self._changes.look() as tx:

@@ -1,20 +1,25 @@
 """What becomes a record of a user's streams: each its own while they are few, sums by window when they are many. Pure.
 
 A flood of streams fills neither the memory nor the store: beyond so many records a minute of one user in one session,
-and of all, further streams are added up, and beyond so many sums into one. Nothing is left out of the sums.
+and of all, further streams are added up, and beyond so many sums into one. Nothing is left out of the sums but a stream
+whose agent is lost before it could tell of its end.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TypeAlias
 
 from atoll.clock import Chance, Clock
 from atoll.errors import AtollError
 from atoll.ids import new_id
-from atoll.streamrecord import StreamRecord, StreamState
+from atoll.streamrecord import Sighting, StreamRecord, StreamState
+from federation.control import sightings
 
 RECORD = "st"
+CONTROL = "control"
+"""Who tells of what came in by the control plane's own door."""
 OWN_LIMIT = 20
 """Records of their own for one user's streams to one session that begin within `MINUTE_S`."""
 ALL_LIMIT = 300
@@ -27,8 +32,12 @@ MINUTE_S = 60.0
 WINDOW_S = 300.0
 STORE_S = 60.0
 """What goes on is stored anew this often."""
-RESUME_S = 90.0
-"""A resumable stream that comes again within this goes on with its record."""
+RESUME_S = 150.0
+"""A stream whose doors have all told of its end, and of which its agent has not told for this long, is over."""
+SILENT_S = 900.0
+"""So is one of which nobody at all has told for this long: what is open is told every minute."""
+RESERVED_S = 600.0
+"""What has a record of its own keeps the right to it for this long: as long as a grant is good."""
 _TEXT = 200
 
 
@@ -86,7 +95,7 @@ class Entry:
 class Page:
     """A record in the making: `row` as it is now, `dirty` until that is stored; `open` are its streams that go on.
 
-    `growing` are sums of the present window, `awaited` a stream's that may come again.
+    `growing` are sums of the present window; `owed` is what somebody waits for; `heard_at` when it was last told of.
     """
 
     def __init__(self, row: StreamRecord) -> None:
@@ -95,12 +104,18 @@ class Page:
         self.stored_at: float | None = None
         self.open = 1
         self.growing = False
-        self.awaited = False
+        self.owed = False
+        self.heard_at = 0.0
+
+    @property
+    def shared(self) -> bool:
+        """Whether a record of that id may have been stored before."""
+        return bool(self.row.seen) or self.row.state is StreamState.PERMITTED
 
     def ripe(self, now: float) -> bool:
         """Say whether it is to be stored now."""
         over = not (self.growing or self.open)
-        return self.dirty and (over or self.stored_at is None or now >= self.stored_at + STORE_S)
+        return self.dirty and (over or self.owed or self.stored_at is None or now >= self.stored_at + STORE_S)
 
     def change(self, **fields: object) -> None:
         """Replace fields of the row."""
@@ -118,7 +133,12 @@ class StreamLog:
         self._clock = clock
         self._chance = chance
         self._pages: dict[str, Page] = {}
-        self._streams: dict[str, Page] = {}
+        self._tellers: dict[str, dict[str, Page]] = {}
+        self._boots: dict[str, str] = {}
+        self._reserved: dict[str, float] = {}
+        self._counted: dict[str, float] = {}
+        self._here = f"{CONTROL}/{new_id('b', chance)}"
+        self._numbers = count()
         self._sums: dict[tuple[object, ...], Page] = {}
         self._window = 0.0
         self._minute = 0.0
@@ -126,33 +146,100 @@ class StreamLog:
         self._all = 0
         self.on_news = _nothing
 
-    def began(self, visit: Visit, *, stream: str = "", sum_up: bool = False) -> Entry:
-        """A stream begins. `stream` names one that may come again by another lane; `sum_up` makes no own record."""
+    def began(self, visit: Visit, *, sum_up: bool = False) -> Entry:
+        """A stream begins that has its one way here. `sum_up` makes no record of its own."""
         now = self._clock.now()
-        page = self._streams.get(stream) if stream else None
-        if page is not None:
-            page.open += 1
-            again = page.row.state is not StreamState.PERMITTED
-            resumed = page.row.resumed + again
-            page.change(state=StreamState.OPEN, ended_at=None, resumed=resumed, source=visit.source, reason="")
-        elif sum_up or not self._has_room(visit, now):
+        if sum_up or not self._has_room(visit, now):
             page = self._sum(visit, StreamState.SUMMED, "", now)
         else:
             page = self._page(visit, StreamState.OPEN, now)
-            if stream:
-                self._streams[stream] = page
-                page.awaited = True
         self.on_news()
         return Entry(page, self._ended)
 
-    def permitted(self, visit: Visit, stream: str) -> None:
-        """Somebody was permitted a stream of that id; whether it begins here is told by `began`."""
+    def permitted(self, visit: Visit, stream: bytes) -> None:
+        """Somebody was permitted a stream of that id; who carries it tells by `saw` what came of it."""
         now = self._clock.now()
-        if stream not in self._streams and self._has_room(visit, now):
-            page = self._streams[stream] = self._page(visit, StreamState.PERMITTED, now)
-            page.open, page.awaited = 0, True
+        key = _key(visit, stream)
+        if key not in self._pages and self._may_have(key, visit, now):
+            page = self._page(visit, StreamState.PERMITTED, now, key)
+            page.open = 0
             page.change(ended_at=now)
             self.on_news()
+
+    def begins(self) -> Sighting:
+        """Return the sighting of a connection that begins at the control plane's own door."""
+        return Sighting(by=f"{self._here}/{next(self._numbers)}", began_at=self._clock.now())
+
+    def saw(self, visit: Visit, stream: bytes, sighting: Sighting) -> Page | None:
+        """Somebody tells of a stream of that id, perhaps again; return where that is kept, None where it is not.
+
+        Of streams without room for a record of their own, the agents' last word is added to the sums.
+        """
+        now = self._clock.now()
+        key = _key(visit, stream)
+        page = self._pages.get(key)
+        if page is None:
+            if not self._may_have(key, visit, now):
+                return self._add_up(key, visit, sighting, now)
+            page = self._page(visit, StreamState.OPEN, now, key)
+        self._see(page, sightings.seen(page.row, replace(sighting, message=_clean(sighting.message))), now)
+        self.on_news()
+        return page
+
+    def adopt(self, row: StreamRecord) -> bool:
+        """Go on with a stored record that is open elsewhere; False where there are too many."""
+        if row.id in self._pages:
+            return True
+        if len(self._pages) >= PAGES_LIMIT:
+            return False
+        page = self._pages[row.id] = Page(row)
+        self._see(page, row, self._clock.now())
+        page.dirty = False
+        return True
+
+    def attends(self, teller: str, boot: str) -> None:
+        """A relay or an agent tells from now on by this process: what another one of it left open is over."""
+        if self._boots.get(teller) == boot:
+            return
+        self._boots[teller] = boot
+        now = self._clock.now()
+        for page in list(self._tellers.get(teller, {}).values()):
+            former = {
+                each.by
+                for each in page.row.seen
+                if sightings.teller_of(each) == teller and not each.by.startswith(f"{teller}/{boot}/")
+            }
+            self._see(page, sightings.unseen(page.row, former, now, "the process that carried it has ended"), now)
+            self.on_news()
+
+    def _see(self, page: Page, row: StreamRecord, now: float) -> None:
+        """Take a record that somebody told of, and note whose word is awaited."""
+        before, after = sightings.open_tellers(page.row), sightings.open_tellers(row)
+        for teller in before - after:
+            self._tellers.get(teller, {}).pop(row.id, None)
+            if not self._tellers.get(teller):
+                self._tellers.pop(teller, None)
+        page.dirty = page.dirty or row is not page.row
+        page.row, page.heard_at = row, now
+        self._await(page)
+        self._reserved[row.id] = now + RESERVED_S
+
+    def _await(self, page: Page) -> None:
+        awaited = sightings.open_tellers(page.row)
+        for teller in awaited:
+            self._tellers.setdefault(teller, {})[page.row.id] = page
+        page.open = len(awaited)
+
+    def _add_up(self, key: str, visit: Visit, sighting: Sighting, now: float) -> Page | None:
+        if not sighting.whole or sighting.ended_at is None or key in self._counted:
+            return None
+        self._counted[key] = now + RESERVED_S
+        page = self._sum(visit, StreamState.SUMMED, "", now)
+        page.open -= 1
+        row = page.row
+        page.change(ended_at=now, received=row.received + sighting.received, sent=row.sent + sighting.sent)
+        self.on_news()
+        return page
 
     @contextmanager
     def refusals(self, visit: Visit) -> Iterator[None]:
@@ -196,8 +283,11 @@ class StreamLog:
     def stored(self, page: Page, row: StreamRecord, written: StreamRecord) -> None:
         """`row` of a page is stored as `written`; what changed meanwhile is stored later."""
         page.dirty = page.row is not row
-        page.row = replace(page.row, version=written.version)
+        page.owed = page.owed and page.dirty
+        page.row = sightings.joined(written, page.row)
         page.stored_at = self._clock.now()
+        if page.row.seen:
+            self._await(page)
 
     def _turn(self, now: float) -> None:
         """Begin a new window of sums when the last one is over."""
@@ -208,14 +298,29 @@ class StreamLog:
             self._window = now
 
     def _tidy(self, now: float) -> None:
-        """Forget what is over and stored."""
-        for stream, page in list(self._streams.items()):
-            if page.row.ended_at is not None and now >= page.row.ended_at + RESUME_S:
-                page.awaited = False
-                del self._streams[stream]
+        """Give up what nobody tells of any more, and forget what is over and stored."""
+        for page in {id(page): page for pages in self._tellers.values() for page in pages.values()}.values():
+            if now >= page.heard_at + _patience(page.row):
+                elsewhere = sightings.open_tellers(page.row) - {CONTROL}
+                lost = sightings.unseen(page.row, [f"{each}/" for each in elsewhere], now, "nobody told of its end")
+                self._see(page, lost, now)
+        for reserved in (self._reserved, self._counted):
+            for key in [key for key, until in reserved.items() if now >= until]:
+                del reserved[key]
         for key, page in list(self._pages.items()):
-            if not (page.dirty or page.open or page.growing or page.awaited):
+            if not (page.dirty or page.open or page.growing):
                 del self._pages[key]
+
+    def _may_have(self, key: str, visit: Visit, now: float) -> bool:
+        """Say whether a stream has a record of its own, or there is room for one."""
+        if key in self._counted:
+            return False
+        if key in self._reserved and len(self._pages) < PAGES_LIMIT:
+            return True
+        if not self._has_room(visit, now):
+            return False
+        self._reserved[key] = now + RESERVED_S
+        return True
 
     def _has_room(self, visit: Visit, now: float) -> bool:
         if now >= self._minute + MINUTE_S:
@@ -228,9 +333,9 @@ class StreamLog:
         self._all += 1
         return True
 
-    def _page(self, visit: Visit, state: StreamState, now: float) -> Page:
+    def _page(self, visit: Visit, state: StreamState, now: float, key: str = "") -> Page:
         row = StreamRecord(
-            id=new_id(RECORD, self._chance),
+            id=key or new_id(RECORD, self._chance),
             state=state,
             project=visit.project,
             session=visit.session,
@@ -270,6 +375,15 @@ class StreamLog:
             source=row.source if row.source == visit.source else "several",
         )
         return page
+
+
+def _key(visit: Visit, stream: bytes) -> str:
+    return sightings.record_id(RECORD, (visit.user, visit.run, visit.app, visit.port), stream)
+
+
+def _patience(row: StreamRecord) -> float:
+    """Return how long to wait for who has not told: while a door has it open, it may be cut off from us and go on."""
+    return SILENT_S if any(each.ended_at is None and not each.whole for each in row.seen) else RESUME_S
 
 
 def _clean(text: str) -> str:

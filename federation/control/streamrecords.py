@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from atoll.streamrecord import StreamRecord, StreamState
-from federation.control.changes import Changes
-from federation.control.streamlog import Page, StreamLog
+from federation.control import sightings
+from federation.control.changes import Change, Changes
+from federation.control.streamlog import CONTROL, Page, StreamLog
 
 FLUSH_S = 2.0
 """News wait this long for more of them: a short stream is one write."""
@@ -29,6 +30,22 @@ class StreamRecords:
         self._recovered = False
         self._news_at: float | None = None
         self._new = 0
+        self._awaited: dict[str, tuple[Sequence[Page], Callable[[], None]]] = {}
+
+    def acknowledge(self, teller: str, pages: Sequence[Page], say: Callable[[], None]) -> None:
+        """Call `say` once these pages are stored as they are now, unless the same teller asks again before.
+
+        Sums that still grow are not waited for.
+        """
+        owed = [page for page in pages if page.dirty and not page.growing]
+        for page in owed:
+            page.owed = True
+        if owed:
+            self._awaited[teller] = (owed, say)
+            self._log.on_news()
+        else:
+            self._awaited.pop(teller, None)
+            say()
 
     async def list(
         self, *, project: str = "", session: str = "", user: str = "", after: str = "", limit: int = 100
@@ -43,7 +60,8 @@ class StreamRecords:
     async def round(self) -> float | None:
         """Store what is due; return when there is more, in seconds."""
         await self._recover()
-        if not self._log.unstored():
+        if not (self._log.unstored() or self._awaited):
+            self._log.due()  # what nobody tells of any more is over at some time
             return None
         now = self._changes.clock.monotonic()
         if self._news_at is None:
@@ -54,7 +72,7 @@ class StreamRecords:
         await self._store(self._log.due)
         if self._new >= _TRIM:
             await self._trim()
-        return FLUSH_S if self._log.unstored() else None
+        return FLUSH_S if self._log.unstored() or self._awaited else None
 
     async def flush(self) -> None:
         """Store everything now."""
@@ -67,15 +85,17 @@ class StreamRecords:
             for start in range(0, len(pages), BATCH):
                 batch = [(page, page.row) for page in pages[start : start + BATCH]]
                 async with self._changes.commit("streams.record") as change:
-                    written = [
-                        await (change.tx.update(row) if row.version else change.tx.insert(row)) for _, row in batch
-                    ]
+                    written = [await _written(change, page, row) for page, row in batch]
                 for (page, row), kept in zip(batch, written, strict=True):
                     self._new += kept.version == 1
                     self._log.stored(page, row, kept)
+            for teller, (awaited, say) in list(self._awaited.items()):
+                if not any(page.owed for page in awaited):
+                    del self._awaited[teller]
+                    say()
 
     async def _recover(self) -> None:
-        """Streams of a process before this one cannot be open any more."""
+        """Streams whose end was here cannot be open any more after another process; of others one may yet hear."""
         async with self._lock:
             if self._recovered:
                 return
@@ -83,8 +103,10 @@ class StreamRecords:
                 left = await tx.find(StreamRecord, state=StreamState.OPEN)
             if left:
                 async with self._changes.commit("streams.recover") as change:
-                    for row in left:
-                        await change.tx.update(_ended(row, change.now))
+                    kept = [await change.tx.update(_ended(row, change.now)) for row in left]
+                for row in kept:
+                    if sightings.open_tellers(row):
+                        self._log.adopt(row)
             self._recovered = True
 
     async def _trim(self) -> None:
@@ -95,6 +117,16 @@ class StreamRecords:
         self._new = 0
 
 
+async def _written(change: Change, page: Page, row: StreamRecord) -> StreamRecord:
+    """A record may be there without our knowing it, and one that we know may have been the oldest and be gone."""
+    old = await change.tx.get(StreamRecord, row.id) if row.version or page.shared else None
+    if old is None:
+        return await change.tx.insert(replace(row, version=0))
+    return await change.tx.update(sightings.joined(old, row) if page.shared else row)
+
+
 def _ended(row: StreamRecord, now: float) -> StreamRecord:
     told = "the control plane ended before this stream did: its bytes were not counted"
+    if row.seen:
+        return sightings.unseen(row, [f"{CONTROL}/"], now, told)
     return replace(row, state=StreamState.ENDED, ended_at=now, reason="UNKNOWN", message=told)

@@ -45,6 +45,7 @@ class LiveRelay:
 
     link: Uplink
     said: wire.Serving
+    name: str = ""
 
 
 class _Inbox:
@@ -70,6 +71,7 @@ class Uplinks:
         self._live: dict[str, LiveRelay] = {}
         self._addresses: dict[str, str] = {}
         self.on_change: Callable[[], Awaitable[None]] = _nothing
+        self.on_reports: Callable[[LiveRelay, wire.StreamReports], Awaitable[None]] = _ignored
 
     def accept(self) -> Uplink:
         """Return the protocol for a new connection."""
@@ -184,6 +186,8 @@ class Uplinks:
                 await self._check(link, message.tokens or [])
             case wire.Renew(csr=csr):
                 await self._renew(link, csr)
+            case wire.StreamReports():
+                await self.on_reports(live, message)
 
     async def _register(self, link: Uplink, message: wire.Serving) -> None:
         if message.protocol not in (wire.PROTOCOL, wire.PROTOCOL - 1):
@@ -191,7 +195,8 @@ class Uplinks:
         row = await self._note(link, message)
         before = self._live.get(link.relay)
         self._addresses[link.relay] = link.address  # kept while the relay is away: what is counted there stays right
-        self._live[link.relay] = LiveRelay(link, message)  # from here on it hears of every agent that is expelled
+        # From here on it hears of every agent that is expelled.
+        self._live[link.relay] = LiveRelay(link, message, row.name)
         if before is not None:
             before.link.close("the relay connected anew")
         await self._tell_terms(link)
@@ -257,8 +262,14 @@ class Uplinks:
 
 def _state(row: Relay, message: wire.Serving) -> RelayState:
     """Return the state of a relay that says this; a drain is over once another process serves."""
-    draining = message.draining or (row.state is RelayState.DRAINING and row.boot == message.boot)
-    return RelayState.DRAINING if draining else RelayState.SERVING
+    told = row.state in (RelayState.DRAINING, RelayState.DRAINED)
+    return RelayState.DRAINING if message.draining or (told and row.boot == message.boot) else RelayState.SERVING
+
+
+async def recover(change: Change) -> None:
+    """Count relays that were draining as drained: nobody saw whether they ended. Those that go on will say so."""
+    for row in await change.tx.find(Relay, state=RelayState.DRAINING):
+        await _move(change, row, RelayState.DRAINED)
 
 
 async def _move(change: Change, row: Relay, to: RelayState, **fields: object) -> Relay:
@@ -269,6 +280,10 @@ async def _move(change: Change, row: Relay, to: RelayState, **fields: object) ->
     if to is not row.state:
         await change.event("relay", row.id, to, name=row.name, message=message)
     return saved
+
+
+async def _ignored(_live: LiveRelay, _message: wire.StreamReports) -> None:
+    """Take no notice."""
 
 
 async def _nothing() -> None:

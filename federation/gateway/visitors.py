@@ -102,10 +102,10 @@ class Visitors:
     async def _over(self, visitor: Visitor) -> AtollError | None:
         async with self._control.store.transaction() as tx:
             row, token = await tx.get(Session, visitor.session), await tx.get(Token, visitor.token)
+        if visitor.over is None and (
+            token is None or token.kind is not TokenKind.API or token.owner != visitor.owner
+        ):  # first: of sessions they hear nothing
+            return Unauthorized("your API token was deleted", hint="log in again: atoll login URL --token …")
         if row is None or row.state in ENDED:
             return Conflict(f"the session has ended ({row.state if row else 'deleted'})", hint="see `atoll ps --all`")
-        if visitor.over is not None:
-            return await visitor.over(row)
-        if token is None or token.kind is not TokenKind.API or token.owner != visitor.owner:
-            return Unauthorized("your API token was deleted", hint="log in again: atoll login URL --token …")
-        return None
+        return await visitor.over(row) if visitor.over is not None else None

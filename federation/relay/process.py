@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from atoll import __version__
@@ -18,6 +19,7 @@ from atoll.host.config import split_listen
 from atoll.host.system import SystemChance, SystemClock
 from federation.relay.agentlinks import AgentLinks
 from federation.relay.home import About, RelayHome
+from federation.relay.httpdoor import HttpDoor
 from federation.relay.passage import Passage
 from federation.relay.terms import Terms
 from federation.relay.uplink import Uplink
@@ -25,7 +27,9 @@ from federation.relay.visits import Visits
 from tunnel import wire
 from tunnel.acceptor import Acceptor, Route
 from tunnel.door import Door
-from tunnel.relay import Relay
+from tunnel.figures import LaneFigures
+from tunnel.relay import Carried, Relay
+from tunnel.reports import Reports
 
 _log = logging.getLogger("atoll.relay")
 
@@ -104,13 +108,22 @@ class Process:
         self._key = b""
         self.relay = Relay(chance)
         self.terms = Terms(home, clock)
-        self.visits = Visits(clock)
+        self.reports = Reports(self._boot)
+        self.visits = Visits(clock, self.reports)
         self.agents = AgentLinks(self.relay, self.terms.refuses)
         self.passage = Passage(about.control)
         self.uplink = Uplink(about.control, home, self.terms, self.state, clock, chance)
-        self.acceptor = Acceptor({}, ssh=self.passage.serve, other=self.passage.serve, name=wire.RELAY_NAME)
+        others = self.passage.serve
+        self.inside = Acceptor({}, ssh=others, other=others, name=wire.RELAY_NAME)
+        self.http = HttpDoor(self.inside.take, lambda: self.agents.draining)
+        self.acceptor = Acceptor(
+            {}, self.http.accept, ssh=others, other=others, name=wire.RELAY_NAME, local=lambda _: True
+        )
         self.terms.on_refused = self.relay.revoke
         self.uplink.on_linked = self.visits.forget_told
+        self.uplink.on_welcome = self.reports.linked
+        self.uplink.on_lost = self.reports.unlinked
+        self.uplink.on_noted = self.reports.noted
         self.uplink.on_evicted = self.visits.evict
         self.uplink.on_terms = self._renew_routes
         self.uplink.on_drain = self.drain
@@ -119,7 +132,8 @@ class Process:
 
     def state(self) -> wire.Serving:
         """Return how it is, for the control plane."""
-        tallies = self.relay.tallies().values()
+        carried = self.relay.carried()
+        tallies = carried.lanes.values()
         return wire.Serving(
             protocol=wire.PROTOCOL,
             version=__version__,
@@ -131,6 +145,12 @@ class Process:
             received=sum(tally.received for tally in tallies),
             sent=sum(tally.sent for tally in tallies),
             tokens=self.visits.news(),
+            lanes=figures(carried),
+            held={each.name: getattr(carried.held, each.name) for each in fields(carried.held)},
+            buffered=carried.buffered,
+            refused=dict(self._door.refused) if self._door is not None else {},
+            port=dict(self.acceptor.refused + self.inside.refused),
+            lost=self.reports.lost,
         )
 
     async def listen(self, host: str, port: int) -> None:
@@ -173,6 +193,7 @@ class Process:
         if self._door is not None:
             routes[wire.ALPN_USER] = Route(home.server_context(wire.ALPN_USER), self._door.accept)
         self.acceptor.reroute(routes)
+        self.inside.reroute(routes)
 
     async def _drain(self, seconds: float) -> None:
         """Agents and users hear of it first. A stream that loses its lane here goes on over another relay."""
@@ -206,10 +227,29 @@ class Process:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.acceptor.close()
+        await self.inside.close()
         if self._door is not None:
             self._door.close("the relay ends")
         self.passage.close()
         self.agents.close("the relay ends")
         self.relay.close("the relay ends")
+        await asyncio.sleep(LAST_S)  # what was aborted is over then
+        self.reports.last()
         self.uplink.close("the relay ends")
+        await self.http.close()
         await asyncio.sleep(LAST_S)
+
+
+def figures(carried: Carried) -> dict[str, LaneFigures]:
+    """Return what each lane carries and has carried, as it is told."""
+    return {
+        lane: LaneFigures(
+            streams=carried.streams[lane],
+            opens=tally.opens,
+            resumes=tally.resumes,
+            received=tally.received,
+            sent=tally.sent,
+            refused=tally.refused,
+        )
+        for lane, tally in carried.lanes.items()
+    }

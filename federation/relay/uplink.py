@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import os
+import ssl
 from collections.abc import Callable
+from functools import partial
 
 from atoll.clock import Chance, Clock
 from atoll.errors import AtollError
@@ -14,6 +16,7 @@ from tunnel import wire
 from tunnel.backoff import Backoff
 from tunnel.buffered import Buffered
 from tunnel.dialer import DIAL_TIMEOUT_S, connect, host_port
+from tunnel.envelope import secured
 from tunnel.link import Link, Side
 from tunnel.wire import CONTROL_NAME
 
@@ -29,6 +32,8 @@ class Uplink:
     """Dials the control plane at `url` for ever. `state` tells how the relay is.
 
     `on_linked` is called when there is a new link, `on_evicted` with the users' tokens that count no more.
+    `on_welcome` is given what to send by once the control plane has answered on it, `on_noted` what it has stored of
+    what was told of streams; `on_lost` is called when the link is over.
     `on_terms` is called when terms, certificate or trust have changed, `on_drain` with the seconds it may take,
     `on_removed` with the reason when this relay is none any more.
     """
@@ -48,6 +53,9 @@ class Uplink:
         self._welcome = False
         self.on_terms: Callable[[], None] = lambda: None
         self.on_linked: Callable[[], None] = lambda: None
+        self.on_welcome: Callable[[Callable[[wire.Message], None]], None] = lambda _: None
+        self.on_lost: Callable[[], None] = lambda: None
+        self.on_noted: Callable[[int], None] = lambda _: None
         self.on_evicted: Callable[[list[str]], None] = lambda _: None
         self.on_drain: Callable[[float], None] = lambda _: None
         self.on_removed: Callable[[str], None] = lambda _: None
@@ -100,13 +108,16 @@ class Uplink:
         """The link is over; what the relay carries goes on."""
         if link is self._link:
             self._link, self._welcome = None, False
+            self.on_lost()
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(reason)
 
     def _take(self, message: wire.FromAgent | wire.FromControl) -> None:
         match message:
             case wire.RelayTerms():
-                self._welcome = True
+                if not self._welcome and self._link is not None:
+                    self._welcome = True
+                    self.on_welcome(self._link.send)
                 self._terms.take(message)
                 self.on_terms()
                 if message.ca and self._home.trust(message.ca):
@@ -114,6 +125,8 @@ class Uplink:
                     self.on_terms()
             case wire.Expel(agent=agent, reason=reason):
                 self._terms.expel(agent, reason)
+            case wire.Noted(serial=serial):
+                self.on_noted(serial)
             case wire.Evict(tokens=tokens):
                 self.on_evicted(tokens)
             case wire.Certificate(certificate=certificate):
@@ -148,19 +161,21 @@ class Uplink:
             await asyncio.sleep(self._backoff.next())
 
     async def _dial(self) -> None:
+        """Dial the control plane: where another server answers there, inside a WebSocket."""
+        context = self._home.uplink_context()
         async with asyncio.timeout(DIAL_TIMEOUT_S):
-            connection = await connect(self._host, self._port, os.environ)
             try:
-                context = self._home.uplink_context()
-            except BaseException:
-                connection.close()
-                raise
-            await asyncio.get_running_loop().create_connection(
-                lambda: Buffered(Link(self, side=Side.AGENT)),
-                sock=connection,
-                ssl=context,
-                server_hostname=CONTROL_NAME,
-            )
+                await self._connect(context, None)
+            except ssl.SSLError as error:
+                try:
+                    await self._connect(context, (self._host, self._port))
+                except OSError as second:
+                    raise error from second
+
+    async def _connect(self, context: ssl.SSLContext, inside: tuple[str, int] | None) -> None:
+        connection = await connect(self._host, self._port, os.environ)
+        link = partial(Link, self, side=Side.AGENT)
+        await secured(connection, lambda: Buffered(link()), context, CONTROL_NAME, inside=inside)
 
     async def _keep_reporting(self) -> None:
         while True:

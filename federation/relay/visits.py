@@ -1,19 +1,22 @@
 """Users inside this relay, by the credential that let them in: where that one ends, so do they."""
 
 from collections import Counter
+from functools import partial
 
 from atoll.clock import Clock
 from atoll.errors import Forbidden, Unauthorized
 from tunnel.door import Visit
 from tunnel.grant import USER_LIFE_S
+from tunnel.reports import Account, Reports
 
 
 class Visits:
-    """A door's guard: counts who is inside, and sends home whose API token counts no more."""
+    """A door's guard: counts who is inside, tells of them, and sends home whose API token counts no more."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, reports: Reports) -> None:
         self._clock = clock
-        self._inside: set[Visit] = set()
+        self._reports = reports
+        self._inside: dict[Visit, Account] = {}
         self._evicted: dict[str, float] = {}
         self._told: frozenset[str] | None = None
 
@@ -49,8 +52,17 @@ class Visits:
             raise Forbidden("the grant is no user's")
         if self._evicted.get(visit.grant.token, 0.0) > self._clock.monotonic():
             raise Unauthorized("the API token is not valid any more", hint="log in anew")
-        self._inside.add(visit)
+        look = partial(_look, visit)
+        self._inside[visit] = self._reports.began(visit.sealed, look, source=visit.source)
 
     def left(self, visit: Visit, /) -> None:
         """A visit is over."""
-        self._inside.discard(visit)
+        if account := self._inside.pop(visit, None):
+            error = visit.error
+            account.over(error.code if error else "", error.message if error else "")
+
+
+def _look(visit: Visit, account: Account) -> None:
+    if visit.opened is not None:
+        account.lane = visit.opened.choice.lane
+        account.received, account.sent = visit.opened.transport.carried

@@ -75,6 +75,16 @@ def pss(pids: list[int]) -> int:
 
 def listens(pid: int) -> list[str]:
     """Return the local addresses (as the kernel writes them) on which a process listens for TCP."""
+    return [local for local, _, state in _tcp(pid) if state == "0A"]
+
+
+def connections(pid: int) -> list[str]:
+    """Return the remote addresses (as the kernel writes them) that a process has TCP connections to."""
+    return [remote for _, remote, state in _tcp(pid) if state == "01"]
+
+
+def _tcp(pid: int) -> list[tuple[str, str, str]]:
+    """Return local address, remote address and state of a process's TCP sockets."""
     inodes = set()
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -86,6 +96,6 @@ def listens(pid: int) -> list[str]:
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
                 words = line.split()
-                if words[3] == "0A" and words[9] in inodes:
-                    found.append(words[1])
+                if words[9] in inodes:
+                    found.append((words[1], words[2], words[3]))
     return found

@@ -36,9 +36,10 @@ server.serve_forever()
 class RelayProcess:
     """One relay, enrolled at its first start; leave it by `close`."""
 
-    def __init__(self, installation: Installation, folder: Path, name: str) -> None:
+    def __init__(self, installation: Installation, folder: Path, name: str, url: str = "", port: int = 0) -> None:
         self.name = name
-        self.port = free_port()
+        self.port = port or free_port()
+        self.url = url or f"https://127.0.0.1:{self.port}"
         self._installation = installation
         self._home = folder / name
         self._log = folder / f"{name}.log"
@@ -46,13 +47,9 @@ class RelayProcess:
         self._token = str(made["secret"])
         self.process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def url(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start it; the token is for the first time."""
-        environment = {**self._installation.environment, "ATOLL_RELAY_TOKEN": self._token}
+    def start(self, **more: str) -> None:
+        """Start it with `more` in its environment; the token is for the first time."""
+        environment = {**self._installation.environment, **more, "ATOLL_RELAY_TOKEN": self._token}
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [

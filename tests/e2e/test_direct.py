@@ -66,6 +66,14 @@ def test_the_death_of_the_control_plane_is_not_noticed(direct: tuple[Installatio
         forwarded.close()
         installation.up()
 
+    def recorded() -> object:
+        """The agent tells of it once the control plane is back."""
+        row = json.loads(installation.atoll("audit", "streams", "echo", "--limit", "1", "-o", "json"))[0]
+        ways = [way["via"] for way in row["ways"]]
+        return (row["state"], row["received"], row["sent"], ways) == ("ended", echoing.size, echoing.size, ["direct"])
+
+    until(recorded, "the whole stream on record", within=60)
+
 
 def test_a_deleted_token_ends_what_came_in_by_it(direct: tuple[Installation, int]) -> None:
     installation, _ = direct

@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,22 +87,45 @@ def used(ring: Ring, forward: Forward) -> RelayProcess:
     return ring.at(forward.ways[-1])
 
 
-def moved(ring: Ring, forward: Forward, flow: Flow, before: RelayProcess, event: str) -> None:
-    """The stream goes on over the other relay, whole."""
+def moved(ring: Ring, forward: Forward, flow: Flow, before: RelayProcess, event: str) -> int:
+    """The stream goes on over the other relay, whole; return how many bytes came back."""
     until(lambda: len(forward.ways) > 1, "another way", within=60, story=before.story)
     flow.more()
     count = flow.finish()
     print(f"{event}: {count >> 20} MiB whole, longest stall {flow.stall:.3f} s")
     assert used(ring, forward) is not before
+    return count
+
+
+def recorded(ring: Ring, relay: RelayProcess, state: str, count: int | None = None) -> dict[str, Any]:
+    """Return the newest record in this state of a stream by a relay (that carried so many bytes), {} for none."""
+    found = json.loads(ring.installation.atoll("audit", "streams", "echo", "-o", "json"))
+    wanted = (row for row in found if row["state"] == state and count in (None, row["received"]) and by(row, relay))
+    return next(wanted, {})
+
+
+def by(row: dict[str, Any], relay: RelayProcess) -> list[dict[str, Any]]:
+    """Return a stream's connections by a relay."""
+    return [way for way in row["ways"] if way["via"] == relay.name]
 
 
 def test_a_stream_survives_the_kill_of_its_relay(ring: Ring, forward: Forward, flow: Flow) -> None:
     relay = used(ring, forward)
+    until(lambda: recorded(ring, relay, "open"), "the relay to tell of the stream")
     relay.send(signal.SIGKILL)
     relay.wait()
-    moved(ring, forward, flow, relay, "SIGKILL")
+    count = moved(ring, forward, flow, relay, "SIGKILL")
     assert flow.stall < 5.0
+    row = until(lambda: recorded(ring, relay, "ended", count), "the record of the stream")
+    assert (row["sent"], row["reason"]) == (count, "")
+    assert row["resumed"] >= 1
     relay.start()
+
+    def closed() -> list[str]:
+        ways = by(recorded(ring, relay, "ended", count), relay)
+        return [way["reason"] for way in ways if way["ended_at"]]
+
+    assert until(closed, "the end of its connection, as it was not seen", within=60) == ["UNSEEN"]
 
 
 def test_a_stream_survives_the_standstill_of_its_relay(ring: Ring, forward: Forward, flow: Flow) -> None:

@@ -11,7 +11,6 @@ class FakeAuthority:
     """Signs by writing down whose certificate it is, and which: for links in memory, which carry none."""
 
     pin = "ab" * 32
-    server_pin = "c2VydmVyIHBpbg=="
     ca_pem = "-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n"
 
     rotating = False

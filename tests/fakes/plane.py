@@ -154,7 +154,9 @@ class FakeSessions:
                     created_at=self.plane.clock.now(), queued_at=self.plane.clock.now(),
                 )  # fmt: skip
                 rows.append(await tx.insert(row))
-                await tx.append(Event(kind="session", key=key, state="queued", at=NOW, name=row.name))
+                await tx.append(
+                    Event(kind="session", key=key, state="queued", at=NOW, name=row.name, data={"project": project})
+                )
             if idempotency:
                 await tx.remember(idempotency[0], idempotency[1], " ".join(row.id for row in rows), NOW)
         self.plane.bus.publish("events")

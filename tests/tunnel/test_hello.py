@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunnel.hello import HELLO_LIMIT, Hello, More, NotHello, read
+from tunnel.hello import HELLO_LIMIT, RECORDS_LIMIT, Hello, More, NotHello, read
 
 
 def first_bytes(name: str | None, protocols: list[str]) -> bytes:
@@ -28,6 +28,32 @@ def first_bytes(name: str | None, protocols: list[str]) -> bytes:
 def test_name_and_protocols_are_read(name: str | None, protocols: list[str]) -> None:
     found = read(first_bytes(name, protocols))
     assert found == Hello("" if name in (None, "192.0.2.1") else str(name).lower(), tuple(protocols))
+
+
+def spread(whole: bytes, size: int) -> bytes:
+    """Return the same hello in records of so many bytes."""
+    message = whole[5:]
+    parts = [message[at : at + size] for at in range(0, len(message), size)]
+    return b"".join(whole[:3] + len(part).to_bytes(2, "big") + part for part in parts)
+
+
+def test_a_hello_may_be_spread_over_some_records_and_not_over_thousands() -> None:
+    """Whoever sends them one by one has all before read again each time."""
+    whole = first_bytes("relay.atoll.internal", ["atoll-relay/1"])
+    message = len(whole) - 5
+    few = spread(whole, -(-message // RECORDS_LIMIT))
+    assert read(few) == read(whole)
+    assert reads_of(spread(whole, 1)) <= 2 * RECORDS_LIMIT + 1
+
+
+def reads_of(data: bytes) -> int:
+    """Return how often bytes are read that come one by one, until they are refused."""
+    reads, size = 0, 1
+    with contextlib.suppress(NotHello):
+        while isinstance(answer := read(data[:size]), More):
+            reads, size = reads + 1, answer.size
+        raise AssertionError("never refused")
+    return reads
 
 
 def test_a_hello_cut_short_asks_for_more() -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections import defaultdict
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -205,6 +206,20 @@ def test_the_window_grows_only_for_a_fast_reader() -> None:
 
     assert window_after(1.0) <= FIRST_WINDOW
     assert window_after(0.001) > LARGEST_WINDOW // 2
+
+
+def test_a_large_window_is_given_back_in_small_steps() -> None:
+    _, agent, stream = opened()
+    at, granted = 0, [0]
+    for number in range(800):
+        agent.receive(frames.encode(Frame(Kind.DATA, stream, at, bytes(CHUNK))))
+        at += CHUNK
+        told = agent.consumed(stream, CHUNK, number * 0.001, 0.05)
+        assert told == agent.ready
+        granted += [frame.offset for frame in Decoder().feed(agent.take(CHUNK)[0]) if frame.kind is Kind.CREDIT]
+    assert granted[-1] - at > LARGEST_WINDOW - mux.CREDIT_STEP
+    steps = [after - before for before, after in pairwise(granted[-20:])]
+    assert steps == [mux.CREDIT_STEP] * len(steps)
 
 
 def test_growth_is_bounded_over_all_streams() -> None:

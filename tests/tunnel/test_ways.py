@@ -36,8 +36,14 @@ def test_the_direct_way_is_tried_again_but_not_for_data() -> None:
 def test_another_tls_server_means_a_websocket_at_once() -> None:
     ways = Ways()
     assert ways.foreign(Way.DIRECT, 5.0) is Way.WEBSOCKET
-    assert ways.first(6.0) is Way.WEBSOCKET
-    assert ways.foreign(Way.WEBSOCKET, 7.0) is None
+    assert ways.first(6.0) is Way.DIRECT, "it has not worked"
+    ways.worked(Way.WEBSOCKET, 7.0)
+    assert ways.first(8.0) is Way.WEBSOCKET
+    assert ways.foreign(Way.WEBSOCKET, 9.0) is None
+    late = 7.0 + AGAIN_S
+    assert ways.first(late) is Way.DIRECT
+    assert ways.foreign(Way.DIRECT, late) is Way.WEBSOCKET
+    assert ways.first(late + 1) is Way.WEBSOCKET, "it was tried once"
 
 
 def test_a_slow_server_drives_nobody_into_a_websocket_soon() -> None:

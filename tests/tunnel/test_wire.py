@@ -43,7 +43,7 @@ def test_messages_that_the_last_protocol_does_not_know_are_those_that_are_not_se
     assert {each for each in new if each[1] not in to_and_from_relays} == {
         ("agent", "RelayLinks"), ("agent", "Inside"), ("agent", "MeshStatus"), ("agent", "Kept"), ("control", "Trust"),
         ("control", "Dial"), ("control", "Relays"),
-        ("control", "MeshWanted"),
+        ("control", "MeshWanted"), ("agent", "StreamReports"), ("control", "Noted"),
     }  # fmt: skip
     assert wire.PROTOCOL == wire.DIALS == wire.RELAYS
 

@@ -129,7 +129,7 @@ class Bootstrap:
                 host,
                 known=False,
                 act=True,
-                fetch=token.paste.partition(" | ")[0],
+                fetch=token.paste.rpartition(" && ")[0],
                 ATOLL_JOIN_TOKEN=token.secret,
                 ATOLL_JOIN_NAME=host.name,
             )

@@ -1,7 +1,7 @@
 # Makes this host an agent. It comes over SSH on the standard input of `sh`, below lines that set
 #   known    yes: the control plane knows this host's agent, which is to be started; no: it is to join
 #   act      no: look only
-#   fetch    the command that prints the control plane's join script
+#   fetch    the command that puts the control plane's join script into $s, once its hash was found right
 # and ATOLL_JOIN_TOKEN and ATOLL_JOIN_NAME where it is to join. The token is in no process's arguments.
 # On success the last line of its output is `service: systemd` or `service: background`.
 set -eu
@@ -24,9 +24,9 @@ check() {
     [ "$known" = no ] || fail "the control plane knows its agent, but there is no home $home here" \
         "if it was installed anew: atoll agent remove, and try again"
     need curl curl
+    need sha256sum coreutils
     command -v atoll >/dev/null 2>&1 && return
     need python3 "Python 3.11, 3.12 or 3.13"
-    need tar tar
     python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' ||
         fail "its $(python3 --version 2>&1) is not one of 3.11 to 3.13" "install one of them as python3"
 }
@@ -69,13 +69,13 @@ start() {
 }
 
 join() {
-    script="$(sh -c "$fetch")" || fail "it cannot reach the control plane" \
+    eval "$fetch" || fail "it cannot reach the control plane" \
         "agents dial the control plane themselves: look at '$fetch' there"
     if [ "$service" = systemd ]; then
-        printf '%s\n' "$script" | sh -s -- --no-start
+        sh -c "$s" join --no-start
         start
     else
-        printf '%s\n' "$script" | sh -s --
+        sh -c "$s" join
     fi
 }
 

@@ -16,7 +16,7 @@ from atoll.session import Member, MemberState, Session, SessionSpec, Stretch
 from atoll.site import Site
 from atoll.slots import GIB, Gpu, GpuRequest, Request, Slots
 from atoll.states import InstanceState, Reason, SessionState
-from atoll.streamrecord import StreamRecord, StreamState
+from atoll.streamrecord import Sighting, StreamRecord, StreamState
 from atoll.token import Token, TokenKind
 from federation.ports import Row
 
@@ -165,4 +165,20 @@ def _record() -> StreamRecord:
         message="m",
         began_at=9.0,
         ended_at=10.0,
+        seen=(
+            Sighting(
+                by="r-1/b1/7",
+                whole=True,
+                via="east",
+                lane="data",
+                source="192.0.2.7",
+                resumed=1,
+                received=7,
+                sent=8,
+                reason="UNSEEN",
+                message="m",
+                began_at=9.0,
+                ended_at=10.0,
+            ),
+        ),
     )

@@ -6,12 +6,16 @@ import re
 import pytest
 
 from atoll.agent import Agent
+from atoll.errors import Unavailable
 from atoll.policy import ADMIN
+from federation.control.control import Control
 from federation.control.metrics import Figures, Metrics, families
+from federation.control.relaymetrics import REASONS_LIMIT, relay_process_families
 from tests.fakes.linkfacts import FakeLinkFacts
 from tests.federation.api.test_through import Whole, whole
 from tests.federation.served import Served
 from tunnel import wire
+from tunnel.figures import LaneFigures
 from tunnel.metrics import Family, Histogram, Sample, counter, gauge, port_families, text
 
 __all__ = ["whole"]
@@ -93,7 +97,8 @@ def test_many_agents_are_counted_by_group_alone() -> None:
         links = [fake.standing(Agent(id=f"a-{n}", name="same", site="s", group=f"g{n % 3}")) for n in range(shown)]
         reach = [(f"g{n % 3}", True, 0.01 * (n % 3)) for n in range(count)]
         nothing: dict[str, int] = {}
-        relays = [("east", wire.Serving(protocol=3, version="1", boot="b", agents=7, sent=9)), ("west", None)]
+        said = wire.Serving(protocol=3, version="1", boot="b", agents=7, sent=9)
+        relays = [("east", said, 0.5), ("west", None, None)]
         return read(text(families(Figures(nothing, nothing, nothing, 0.0, reach, links, relays, 0, 0, []))))
 
     few, many = series(200, 200), series(5000, 0)
@@ -117,6 +122,58 @@ async def test_links_are_shown_one_by_one_up_to_a_number(whole: Whole) -> None:
     assert await shown()
     figures._shown = 0
     assert not await shown()
+
+
+def test_a_relay_tells_of_its_lanes_and_whatever_it_says_labels_are_few() -> None:
+    said = wire.Serving(
+        protocol=3,
+        version="1",
+        boot="b",
+        streams=4,
+        passing=5,
+        buffered=6,
+        lost=7,
+        refused={"UNAUTHORIZED": 8},
+        port={f"odd{number}": number for number in range(1000)},
+        lanes={
+            "data": LaneFigures(streams=1, opens=2, resumes=3, received=4, sent=5, refused={"AGENT_OFFLINE": 6}),
+            "made up": LaneFigures(opens=9),
+        },
+    )
+    told = read(text(relay_process_families([("east", said, 0.25), ("west", None, None)])))
+    lane = 'relay="east",lane="data"'
+    assert told['atoll_relay_rtt_seconds{relay="east"}'] == 0.25
+    assert told[f"atoll_relay_lane_opens_total{{{lane}}}"] == 2
+    assert told[f"atoll_relay_lane_resumes_total{{{lane}}}"] == 3
+    assert told[f'atoll_relay_lane_bytes_total{{{lane},direction="from_agents"}}'] == 4
+    assert told[f'atoll_relay_lane_refusals_total{{{lane},reason="AGENT_OFFLINE"}}'] == 6
+    assert told['atoll_relay_refusals_total{relay="east",reason="UNAUTHORIZED"}'] == 8
+    assert told['atoll_relay_reports_lost_total{relay="east"}'] == 7
+    ports = {series: value for series, value in told.items() if "port_refusals" in series}
+    assert len(ports) == REASONS_LIMIT + 1
+    assert sum(ports.values()) == sum(range(1000))
+    assert not any("made up" in series for series in told)
+    assert [series for series in told if "west" in series] == ['atoll_relay_up{relay="west"}']
+    assert relay_process_families([]) == []
+
+
+async def test_refusals_are_told_by_reason(whole: Whole) -> None:
+    control = whole.server.services.control
+    _, secret = await control.tokens.create_api("prometheus", ("monitor",))
+    whole.server.bearer = {"Authorization": f"Bearer {secret}"}
+    async with whole.server.http.get(whole.server.url + "/v1/groups", headers={"Authorization": "Bearer x"}) as answer:
+        assert answer.status == 401
+    session = await whole.running()
+    assert isinstance(control, Control)
+    control.streams.user_limit = 0
+    with pytest.raises(Unavailable):
+        await control.streams.open(f"{session}.1.0", "", 80, asyncio.Protocol(), user="ada")
+    control.reports.refused["grant"] += 1
+    told = await figures(whole.server)
+    assert told['atoll_failed_proofs_total{outcome="failed"}'] == 1
+    assert told['atoll_user_stream_refusals_total{reason="user_streams"}'] == 1
+    assert told['atoll_stream_reports_refused_total{reason="grant"}'] == 1
+    assert told["atoll_stream_reports_lost_total"] == 0
 
 
 def test_text_is_escaped_and_a_name_is_used_once() -> None:

@@ -12,6 +12,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from federation.api.application import ROUTES
+from federation.api.joining import rendered
 from federation.api.openapi import document
 from tests.fakes.plane import NOW
 from tests.federation.served import BEARER, SESSIONS, Served
@@ -174,7 +175,8 @@ async def test_a_join_token_carries_what_a_machine_needs(server: Served) -> None
     token = JoinToken.parse(view.secret)
     assert (token.url, token.pin) == (server.services.address.agent_url, server.plane.config.authority.pin)
     assert view.command == f"atoll agent join {token.url} --token {view.secret}"
-    assert view.paste.startswith("curl -fsSk --pinnedpubkey sha256//c2VydmVyIHBpbg== https://127.0.0.1:")
+    assert view.paste.startswith(f"s=$(curl -fsSk {token.url}/join) && ")
+    assert view.paste.endswith(f' && sh -c "$s" join {view.secret}')
     body = {"secret": token.secret, "csr": "CSR", "name": "box", "facts": {"os": "Debian"}}
     async with server.http.post(server.url + "/v1/join", json=body) as answer:
         joined = await answer.json()
@@ -260,6 +262,7 @@ async def test_the_join_script_is_shell(server: Served, tmp_path: Path) -> None:
         text = await answer.text()
     assert server.services.address.agent_url in text
     assert "@" not in text.replace("$@", "")
+    assert text == rendered(server.services.address.agent_url)
     script = tmp_path / "join.sh"
     script.write_text(text)
     process = await asyncio.create_subprocess_exec("sh", "-n", str(script))

@@ -1,25 +1,29 @@
-"""Agents' connections inside a WebSocket, by way of something that opens TLS with a certificate of its own."""
+"""Agents' and users' connections inside a WebSocket, by way of something that opens TLS with its own certificate."""
 
 import asyncio
 import contextlib
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from aiohttp import WSCloseCode, WSMsgType
 
 from tests.federation.served import Served
+from tests.tunnel.balancer import opening_tls
 from tests.tunnel.conftest import join
-from tests.tunnel.ends import Owner, until
+from tests.tunnel.doors import DoorSite
+from tests.tunnel.ends import Echo, Owner, Recorder, until
 from tests.tunnel.test_dialer import ConnectProxy
 from tunnel.acceptor import TAKEN_LIMIT, Acceptor, Route
 from tunnel.asking import ask, verified
 from tunnel.dialer import TlsDialer, ways_of
+from tunnel.door import Way
 from tunnel.identity import Authority
 from tunnel.link import Link, Side
+from tunnel.userstream import reach
 from tunnel.wire import ALPN_CONTROL, ALPN_JOIN, CONTROL_NAME
 
 
@@ -29,7 +33,7 @@ class Inside:
     def __init__(self, server: Served, authority: Authority) -> None:
         self.owner = Owner()
         self.sources: list[str] = []
-        self._acceptor = Acceptor(
+        self.acceptor = Acceptor(
             {
                 ALPN_CONTROL: Route(authority.control_context(), lambda: Link(self.owner, side=Side.CONTROL)),
                 ALPN_JOIN: Route(authority.join_context(), server.http_protocol),
@@ -39,7 +43,7 @@ class Inside:
 
     def take(self, connection: socket.socket, address: str) -> bool:
         self.sources.append(address)
-        return self._acceptor.take(connection, address)
+        return self.acceptor.take(connection, address)
 
 
 @pytest.fixture(scope="module")
@@ -51,40 +55,6 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 def balancers(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """Who certifies the load balancer."""
     return Authority.load_or_create(tmp_path_factory.mktemp("theirs"), now=time.time(), names=["atoll.example.org"])
-
-
-@contextlib.asynccontextmanager
-async def opening_tls(balancers: Authority, behind: int) -> AsyncIterator[int]:
-    """A balancer: ends TLS, and passes the plain bytes on."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", behind)
-        try:
-            await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
-        except OSError:
-            return
-
-    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.get_running_loop().create_task(carry(reader, writer)))
-
-    server = await asyncio.start_server(begin, "127.0.0.1", 0, ssl=balancers.http_context())
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    finally:
-        writer.close()
 
 
 @pytest.mark.parametrize("proxied", [False, True])
@@ -188,3 +158,46 @@ async def test_what_is_no_websocket_is_told_so(server: Served) -> None:
     async with server.http.get(f"{server.url}/v1/tunnel") as answer:
         assert answer.status == 400
         assert "Upgrade: websocket" in await answer.text()
+
+
+async def test_a_users_stream_passes_too_and_resumes(
+    server: Served, authority: Authority, balancers: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "balancers.pem").write_text(balancers.ca_pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "balancers.pem"))
+    seen = bytearray()
+    async with DoorSite(authority, tmp_path, Echo) as site, opening_tls(balancers, server.port, seen) as port:
+        server.services.take = site.acceptor.take
+        way = Way("localhost", port)
+        taken = await reach([way], authority.ca_pem, {})
+        assert (taken, taken.inside) == (way, True)
+        assert str(taken) == f"localhost:{port} inside a WebSocket"
+        given = site.permit()
+        user = Recorder()
+        stream = site.stream(user, replace(given, ways=[way]))
+        stream.write(b"x" * 300_000)
+        await until(lambda: user.size == 300_000)
+        site.door.end(lambda grant: grant.user == "ada", "test")
+        stream.write(b"again")
+        await until(lambda: user.size == 300_005)
+        assert (stream.resumed, stream.entered) == (1, way)
+        stream.abort()
+        await until(lambda: not len(site.door))
+    assert given.opening.grant not in seen
+    assert b"xxxx" not in seen
+
+
+async def test_a_users_stream_believes_no_door_but_the_installations(
+    server: Served, authority: Authority, balancers: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with DoorSite(authority, tmp_path, Echo) as site, opening_tls(balancers, server.port) as port:
+        server.services.take = site.acceptor.take
+        way = Way("localhost", port)
+        with pytest.raises(OSError, match=r"inside a WebSocket.*certificate verify failed"):
+            await reach([way], authority.ca_pem, {})  # nobody vouches for the balancer
+        (tmp_path / "balancers.pem").write_text(balancers.ca_pem)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "balancers.pem"))
+        other = Authority.load_or_create(tmp_path / "other", now=time.time())
+        with pytest.raises(OSError, match=r"inside a WebSocket.*certificate verify failed"):
+            await reach([way], other.ca_pem, {})  # the door inside is of another CA
+        assert (await reach([way], authority.ca_pem, {})).inside

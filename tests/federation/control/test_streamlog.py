@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from atoll.errors import Forbidden
-from atoll.streamrecord import StreamRecord, StreamState
-from federation.control import streamlog
+from atoll.streamrecord import Sighting, StreamRecord, StreamState
+from federation.control import sightings, streamlog
 from federation.control.streamlog import StreamLog, Visit
 from tests.tunnel.ends import SeededChance
 
@@ -35,9 +35,12 @@ class Book:
 
     def store(self) -> list[StreamRecord]:
         for page in self.log.due():
-            row = page.row
-            assert row.version == (self.rows[row.id].version if row.id in self.rows else 0)
+            row, old = page.row, self.rows.get(page.row.id)
+            if old is not None and page.shared and not row.version:
+                row = sightings.joined(old, row)
+            assert row.version == (old.version if old else 0)
             kept = self.rows[row.id] = replace(row, version=row.version + 1)
+            row = page.row
             self.log.stored(page, row, kept)
             self.writes += 1
         return list(self.rows.values())
@@ -73,30 +76,131 @@ def test_a_short_stream_is_one_write() -> None:
     assert book.writes == 1
 
 
-def test_a_stream_that_comes_again_goes_on_with_its_record() -> None:
+def told(book: Book, number: int, *, source: str = "192.0.2.1", teller: str = "r-1/b1", **more: object) -> Sighting:
+    """Return what a door tells of a connection."""
+    return Sighting(by=f"{teller}/{number}", via="east", lane="data", source=source, began_at=book.clock.time, **more)  # type: ignore[arg-type]
+
+
+def ended(book: Book, sighting: Sighting, **more: object) -> Sighting:
+    return replace(sighting, ended_at=book.clock.time, **more)  # type: ignore[arg-type]
+
+
+def test_a_stream_that_comes_again_by_other_ways_is_one_record() -> None:
     book = Book()
-    book.log.permitted(ADA, "id")
+    book.log.permitted(ADA, b"id")
     assert [row.state for row in book.store()] == [StreamState.PERMITTED]
-    for source in ("192.0.2.1", "198.51.100.9"):
-        book.clock.time += streamlog.RESUME_S - 1
-        entry = book.log.began(replace(ADA, source=source), stream="id")
-        entry.carried(1, 2)
-        entry.ended()
+    for number, source in enumerate(("192.0.2.1", "198.51.100.9")):
+        book.clock.time += 30
+        sighting = told(book, number, source=source, received=1, sent=2)
+        for each in (sighting, sighting, ended(book, sighting)):
+            book.log.saw(replace(ADA, source=source), b"id", each)
     (row,) = book.store()
-    assert (row.state, row.resumed, row.received, row.source) == (StreamState.ENDED, 1, 2, "198.51.100.9")
-    book.clock.time += streamlog.RESUME_S + 1
-    book.store()
-    book.log.began(ADA, stream="id")
-    assert len(book.store()) == 2
+    assert (row.state, row.resumed, row.received, row.sent, row.source, row.lanes) == (
+        StreamState.ENDED, 1, 2, 4, "198.51.100.9", ("data",),
+    )  # fmt: skip
+    assert [each.by for each in row.seen] == ["r-1/b1/0", "r-1/b1/1"]
 
 
-def test_two_lanes_of_one_stream_at_a_time_end_it_together() -> None:
+def test_a_record_that_was_forgotten_is_joined_when_more_is_told_of_it() -> None:
     book = Book()
-    old, new = book.log.began(ADA, stream="id"), book.log.began(ADA, stream="id")
-    old.ended("RESET", "lost")
+    first = told(book, 1, received=5)
+    book.log.saw(ADA, b"id", ended(book, first))
+    book.store()
+    book.clock.time += 1000
+    assert book.store()
+    assert book.log.unstored() == []
+    assert not book.log._pages
+    book.log.saw(ADA, b"id", ended(book, told(book, 2, received=7)))
+    (row,) = book.store()
+    assert (row.received, row.resumed, row.version) == (12, 1, 2)
+    book.log.saw(ADA, b"id", ended(book, first))
+    (row,) = book.store()
+    assert (row.received, row.resumed) == (12, 1)
+
+
+def test_the_agents_word_counts_for_the_whole_stream() -> None:
+    book = Book()
+    whole = Sighting(by="a-1/b1/1", whole=True, began_at=book.clock.time)
+    book.log.saw(ADA, b"id", whole)
+    door = told(book, 1, received=999)
+    book.log.saw(ADA, b"id", ended(book, door, reason="UNAVAILABLE"))
     assert [row.state for row in book.store()] == [StreamState.OPEN]
-    new.ended()
-    assert [(row.state, row.reason) for row in book.store()] == [(StreamState.ENDED, "")]
+    book.clock.time += 9
+    book.log.saw(ADA, b"id", ended(book, whole, received=100, sent=50, resumed=3, reason="RESET"))
+    (row,) = book.store()
+    assert (row.state, row.received, row.sent, row.resumed, row.reason, row.ended_at) == (
+        StreamState.ENDED, 100, 50, 3, "RESET", 1009.0,
+    )  # fmt: skip
+
+
+def test_what_a_dead_process_left_open_is_closed_when_another_tells() -> None:
+    book = Book()
+    book.log.saw(ADA, b"id", told(book, 1, received=7))
+    book.log.attends("r-1", "b1")
+    book.log.attends("r-2", "b9")
+    assert [row.state for row in book.store()] == [StreamState.OPEN]
+    book.clock.time += 5
+    book.log.attends("r-1", "b2")
+    (row,) = book.store()
+    assert (row.state, row.reason, row.received, row.ended_at) == (StreamState.ENDED, "UNSEEN", 7, 1005.0)
+    assert not book.log._tellers
+
+
+@pytest.mark.parametrize(("whole", "seconds"), [(False, streamlog.SILENT_S), (True, streamlog.RESUME_S)])
+def test_a_stream_of_which_nobody_tells_any_more_is_over_at_some_time(whole: bool, seconds: float) -> None:
+    book = Book()
+    sighting = told(book, 1)
+    book.log.saw(ADA, b"id", replace(sighting, whole=whole))
+    book.clock.time += seconds - 1
+    assert [row.state for row in book.store()] == [StreamState.OPEN]
+    book.clock.time += 1
+    book.store()
+    assert [(row.state, row.reason) for row in book.store()] == [(StreamState.ENDED, "UNSEEN")]
+    book.log.saw(ADA, b"id", replace(ended(book, sighting, received=3), whole=whole))
+    assert [(row.reason, row.received) for row in book.store()] == [("", 3)]
+
+
+def test_another_user_who_names_the_same_stream_touches_nothing() -> None:
+    book = Book()
+    book.log.saw(ADA, b"id", told(book, 1, received=7))
+    for other in (replace(ADA, user="eve"), replace(ADA, run="s-2.1.0"), replace(ADA, port=23)):
+        book.log.saw(other, b"id", ended(book, told(book, 1)))
+    rows = book.store()
+    assert len(rows) == 4
+    assert [row.state for row in rows if row.received] == [StreamState.OPEN]
+
+
+def test_however_many_ways_a_stream_went_its_record_stays_small_and_its_bytes_are_counted() -> None:
+    book = Book()
+    for number in range(100):
+        sighting = told(book, number, source=f"192.0.2.{number % 3}", received=2, sent=1)
+        book.log.saw(ADA, b"id", sighting)
+        book.clock.time += 1
+        book.log.saw(ADA, b"id", ended(book, sighting))
+    (row,) = book.store()
+    assert (row.received, row.sent, row.resumed) == (200, 100, 99)
+    assert len(row.seen) == sightings.SEEN_LIMIT
+    for number in range(1000):
+        book.log.saw(ADA, b"made up", told(book, number))
+    assert all(len(page.row.seen) <= sightings.SEEN_LIMIT for page in book.log.unstored())
+
+
+def test_of_streams_beyond_the_limit_the_agents_last_word_is_summed_once() -> None:
+    book = Book()
+    for number in range(streamlog.OWN_LIMIT):
+        book.log.permitted(ADA, bytes([number]))
+    for number in range(streamlog.OWN_LIMIT + 10):
+        stream = bytes([number])
+        book.log.saw(ADA, stream, ended(book, told(book, number, received=1)))
+        whole = Sighting(by=f"a-1/b1/{number}", whole=True, began_at=book.clock.time, received=100)
+        book.log.saw(ADA, stream, whole)
+        for _ in range(2):
+            book.log.saw(ADA, stream, ended(book, whole))
+    rows = book.store()
+    own = [row for row in rows if row.state is StreamState.ENDED]
+    (total,) = [row for row in rows if row.state is StreamState.SUMMED]
+    assert (len(own), {row.received for row in own}) == (streamlog.OWN_LIMIT, {100})
+    assert (total.streams, total.received) == (10, 1000)
 
 
 def test_requests_of_an_app_are_summed_by_window() -> None:

@@ -32,8 +32,10 @@ from tunnel.door import Way
 from tunnel.grant import Grant, agent_key, relay_key, seal
 from tunnel.identity import Authority, make_key_and_csr
 from tunnel.link import Link, Side
+from tunnel.reports import Reports
 from tunnel.resumables import Resumables
 from tunnel.userstream import Permit, UserStream
+from tunnel.ways import Ways
 
 AGENT, SECRET = "a-1", b"s" * 32
 """The installation's secret, from which the keys of grants are derived."""
@@ -45,9 +47,12 @@ class ControlEnd(Owner):
     def __init__(self) -> None:
         super().__init__()
         self._told: set[Link] = set()
+        self.told: list[wire.StreamReports] = []
 
     def received(self, link: Link, message: wire.FromAgent | wire.FromControl) -> None:
         super().received(link, message)
+        if isinstance(message, wire.StreamReports) and message.reports:
+            self.told.append(message)
         if link not in self._told:
             self._told.add(link)
             link.send(wire.RelayTerms(protocol=wire.PROTOCOL, grant_key=relay_key(SECRET), now=time.time(), refused=[]))
@@ -103,16 +108,16 @@ class Place:
     def port(self) -> int:
         return self.process.acceptor.port
 
-    async def agent(self) -> RelayLinks:
-        """Link an agent."""
-        url = f"https://127.0.0.1:{self.port}"
+    async def agent(self, url: str = "") -> RelayLinks:
+        """Link an agent, which knows the relay by its own URL or another."""
+        url = url or f"https://127.0.0.1:{self.port}"
         identity = join(self.authority, self.folder / AGENT, url, AGENT)
-        links = RelayLinks(
-            AGENT,
-            "b1",
-            lambda url: (TlsDialer(url, identity, {}, relay=True), TlsDialer(url, identity, {}, data=True, relay=True)),
-            SystemChance(),
-        )
+        known = Ways()
+
+        def dialers(url: str) -> tuple[TlsDialer, TlsDialer]:
+            return TlsDialer(url, identity, {}, relay=known), TlsDialer(url, identity, {}, data=True, relay=known)
+
+        links = RelayLinks(AGENT, "b1", dialers, SystemChance())
         links.attach(lambda opening: self.table.lane(opening.resume, opening.run, Echo))
         links.welcomed([url], lambda _: None)
         return links
@@ -189,6 +194,30 @@ def test_a_users_stream_goes_through_and_ends_with_its_token(
         other.write(b"hello")
         await until(lambda: more.size == 5)
         other.close()
+
+    play(runner, authority, tmp_path, story)
+
+
+def test_what_it_carries_and_refuses_is_told(runner: asyncio.Runner, authority: Authority, tmp_path: Path) -> None:
+    async def story(p: Place) -> None:
+        stream, user = p.stream(p.permit())
+        stream.write(b"hello")
+        await until(lambda: user.size == 5)
+        _, refused = p.stream(p.permit(life_s=-1.0))
+        await until(lambda: refused.lost)
+        said = p.process.state()
+        data = said.lanes["data"]
+        assert (data.streams, data.opens, said.received, data.received) == (1, 1, data.received, said.received)
+        assert data.sent > 5
+        assert said.held["in_use"] == 1
+        assert said.refused["UNAUTHORIZED"] >= 1
+        await until(lambda: p.control.told)
+        (report,) = p.control.told[-1].reports
+        assert (report.lane, report.lasted_s, report.source) == ("data", None, "127.0.0.1")
+        p.control.link.send(wire.Noted(serial=p.control.told[-1].serial))
+        stream.abort()
+        await until(lambda: p.control.told[-1].reports[0].lasted_s is not None)
+        assert report.number == p.control.told[-1].reports[0].number
 
     play(runner, authority, tmp_path, story)
 
@@ -283,8 +312,10 @@ def test_what_is_not_for_the_relay_passes_it_by(runner: asyncio.Runner, authorit
         writer.close()
         await until(lambda: len(p.process.passage) == 0)
         plain, other = await asyncio.open_connection("127.0.0.1", p.port)
-        other.write(b"GET / HTTP/1.1\r\n\r\n")
-        assert (await plain.read(12)) == b"HTTP/1.1 400"  # plain HTTP is for the control plane's own machine
+        other.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = await plain.read()
+        assert answer.startswith(b"HTTP/1.1 404 "), "plain HTTP is for load balancers, and for nothing of the API"
+        assert b"This is a relay" in answer
         other.close()
         await p.acceptor.close()
         with pytest.raises(OSError):
@@ -324,7 +355,7 @@ def test_half_closes_pass(runner: asyncio.Runner, tmp_path: Path) -> None:
 
 async def test_evicted_tokens_are_forgotten_when_no_grant_of_theirs_can_be_good_any_more() -> None:
     clock = Hands()
-    visits = Visits(clock)
+    visits = Visits(clock, Reports("b1"))
     visits.evict(["a"])
     clock.passed += 3600
     visits.evict(["b"])
