@@ -33,9 +33,9 @@ class Served(asyncio.BufferedProtocol):
     """One connection of the server."""
 
     _block = bytes(BLOCK)
+    _buffer = memoryview(bytearray(BLOCK))  # of all: what was read is used before anybody else reads
 
     def __init__(self) -> None:
-        self._buffer = memoryview(bytearray(BLOCK))
         self._mode = b""
         self._head = b""
         self._left = 0
@@ -228,7 +228,7 @@ async def _opens(host: str, port: int, seconds: float, parallel: int) -> dict[st
             connection = socket.socket()
             connection.setblocking(False)
             try:
-                await loop.sock_connect(connection, (host, port))
+                connection.connect_ex((host, port))  # not by the loop, which asks a thread for the address of each
                 await loop.sock_sendall(connection, b"Ehi")
                 if not await loop.sock_recv(connection, 2):
                     raise ConnectionError("the stream ended early")
