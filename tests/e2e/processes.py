@@ -28,6 +28,14 @@ def _belongs(entry: Path, marks: list[bytes]) -> bool:
     return any(mark in held for mark in marks)
 
 
+def arguments(pid: int) -> bytes:
+    """Return the arguments of a process, each ended by a zero byte; none of one that is over."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def family(pid: int) -> list[int]:
     """Return `pid` and its living descendants."""
     children: dict[int, list[int]] = {}
@@ -85,13 +93,13 @@ def connections(pid: int) -> list[str]:
 
 def _tcp(pid: int) -> list[tuple[str, str, str]]:
     """Return local address, remote address and state of a process's TCP sockets."""
-    inodes = set()
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(OSError):
-            target = str(link.readlink())
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
-    found = []
+    inodes, found = set(), []
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                target = str(link.readlink())
+                if target.startswith("socket:["):
+                    inodes.add(target[8:-1])
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:

@@ -31,7 +31,7 @@ from providers.prices.book import Book
 from providers.registry import DriverContext, make
 from providers.sim.files import set_faults
 from tests.e2e.installation import ENDED, ROOT, Installation
-from tests.e2e.processes import of_home
+from tests.e2e.processes import arguments, of_home
 from tests.e2e.waiting import until
 from tests.fakes.launch import Launcher
 
@@ -215,7 +215,7 @@ class Crashing:
 
     def agents(self) -> list[int]:
         """Return the pids of the agents on pretend machines."""
-        return [p for p in of_home(self.at.home) if b"agent\0run" in Path(f"/proc/{p}/cmdline").read_bytes()]
+        return [p for p in of_home(self.at.home) if b"agent\0run" in arguments(p)]
 
     def inventory(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.at.home / "providers" / "sim" / "inventory.json").read_text())
@@ -384,7 +384,8 @@ def test_an_agent_that_falls_silent(tmp_path: Path) -> None:
         if at.running(process, key):
             frozen.extend(at.agents())
             for pid in frozen:
-                os.kill(pid, signal.SIGSTOP)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
 
     def thaw() -> None:
         while frozen:
