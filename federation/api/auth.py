@@ -52,12 +52,10 @@ ANYONE = Caller("")
 """A visitor of a public app, of whom nothing is known."""
 
 
-def check_admin(caller: Caller) -> None:
-    """Raise `Forbidden` for a caller who is no administrator."""
+def check_admin(caller: Caller, text: str = "is no administrator") -> None:
+    """Raise `Forbidden` for a caller who is no administrator; `text` says what they may not."""
     if ADMIN not in caller.roles:
-        raise Forbidden(
-            f"{caller.owner} is no administrator", hint="use a token with the role admin: atoll token create --api"
-        )
+        raise Forbidden(f"{caller.owner} {text}", hint="use a token with the role admin: atoll token create --api")
 
 
 def is_member(caller: Caller, project: str) -> bool:

@@ -3,10 +3,11 @@
 import msgspec
 
 from atoll.client import views as api
-from atoll.errors import Forbidden, Invalid
+from atoll.errors import Invalid
 from atoll.policy import ADMIN
 from atoll.suggest import hint
 from federation.api import joining, views
+from federation.api.auth import check_admin
 from federation.api.grants import LOGIN_TTL_S, Purpose
 from federation.api.route import Access, Call, Link, Page, Route
 from tunnel.jointoken import JoinToken
@@ -37,15 +38,15 @@ async def create(call: Call) -> api.TokenView:
     body: NewToken = call.body
     owner = body.owner or call.caller.owner
     if body.roles:
-        _check_admin(call, "may not give roles")
+        check_admin(call.caller, "may not give roles")
     if body.kind == "api":
         if owner != call.caller.owner:
-            _check_admin(call, f"may not make tokens of {owner}")
+            check_admin(call.caller, f"may not make tokens of {owner}")
         row, secret = await call.control.tokens.create_api(owner, body.roles)
         return views.token(row, secret=secret, command=f"atoll login {call.services.address.public_url}")
     if body.kind != "join":
         raise Invalid(f"there is no token kind {body.kind!r}", hint=hint(body.kind, _KINDS, ", ".join(_KINDS)))
-    _check_admin(call, "may not let machines join")
+    check_admin(call.caller, "may not let machines join")
     if body.roles:
         raise Invalid("a join token has no roles", hint="roles are of API tokens: --api")
     if not body.site:
@@ -82,13 +83,8 @@ async def delete(call: Call) -> None:
     """Make a token worthless at once; another user's, as an administrator."""
     wanted = call.path["id"]
     if any(row.id.startswith(wanted) and row.owner != call.caller.owner for row in await call.control.tokens.list()):
-        _check_admin(call, "may not delete others' tokens")
+        check_admin(call.caller, "may not delete others' tokens")
     await call.control.tokens.delete(wanted)
-
-
-def _check_admin(call: Call, text: str) -> None:
-    if ADMIN not in call.caller.roles:
-        raise Forbidden(f"{call.caller.owner} {text}", hint="an administrator may: atoll token create --api")
 
 
 ROUTES = (

@@ -12,6 +12,7 @@ from atoll.states import KEPT
 from atoll.streamrecord import Sighting
 from federation.api.plane import Plane
 from federation.control import streamlog
+from federation.control.streamreports import visit_by
 from federation.gateway.visitors import Visitor, Visitors
 from tunnel.door import Door, Visit
 from tunnel.grant import Grant, relay_key
@@ -56,16 +57,7 @@ class UserDoor:
         if grant is None or not (grant.user and grant.token):
             raise Forbidden("the grant is no user's")
         recorded = self._control.streams.log
-        target = streamlog.Visit(
-            door="stream",
-            user=grant.user,
-            project=grant.project,
-            session=grant.session,
-            run=grant.run,
-            app=grant.app,
-            port=grant.port,
-            source=visit.source,
-        )
+        target = visit_by(grant, visit.source)
         with recorded.refusals(target):
             await self._let_in(visit, grant)
         seen = self._inside[visit].seen = replace(recorded.begins(), source=visit.source)
