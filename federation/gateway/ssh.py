@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any, cast
 
 import asyncssh
-from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FAILED
+from asyncssh.constants import DEFAULT_LANG, MSG_DISCONNECT, OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FAILED
+from asyncssh.packet import String, UInt32
 
 from atoll.errors import AtollError, Unavailable
 from federation.gateway.sshdoor import SshDoor, said
@@ -172,7 +173,11 @@ class Entrance(asyncssh.SSHServer):
         return forward
 
     def _end(self, why: str) -> None:
-        self._connection.disconnect(asyncssh.DISC_BY_APPLICATION, why)
+        # First of all the reason: `disconnect` closes the channels before it gives one, and a client that reads so far
+        # and no further leaves without a word.
+        code = asyncssh.DISC_BY_APPLICATION
+        self._connection.send_packet(MSG_DISCONNECT, UInt32(code), String(why), String(DEFAULT_LANG))
+        self._connection.disconnect(code, why)
 
 
 class _Far(asyncio.Protocol):

@@ -310,7 +310,7 @@ def test_a_deleted_token_ends_live_connections_and_opens_none(door: Door, tmp_pa
     plain = "".join(line for line in config.read_text().splitlines(keepends=True) if not line.startswith("Match"))
     config.write_text(plain)  # the certificate as it is, never renewed
     with subprocess.Popen(
-        ["ssh", "-F", str(config), "bobs", "echo in; sleep 300"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        ["ssh", "-vv", "-F", str(config), "bobs", "echo in; sleep 300"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env=door.env,
     ) as process:  # fmt: skip
         assert process.stdout is not None
@@ -320,6 +320,7 @@ def test_a_deleted_token_ends_live_connections_and_opens_none(door: Door, tmp_pa
         _, told = process.communicate(timeout=20)
         assert process.returncode == 255, told
         assert b"your API token was deleted" in told
+        assert b"rcvd close" not in told  # a client that read so far could leave before it read why
         assert time.monotonic() - began < 5
     again = subprocess.run(["ssh", "-F", str(config), "bobs", "id"], capture_output=True, timeout=60, env=door.env)
     assert (again.returncode, again.stdout) == (121, b"")
