@@ -16,7 +16,8 @@ Header (network order): type u8, flags u8, stream u32, length u32, offset u64.
 import struct
 from enum import IntEnum
 
-from atoll.value import value
+import msgspec
+
 from tunnel.wire import ProtocolError
 
 HEADER = struct.Struct("!BBIIQ")
@@ -51,13 +52,17 @@ LIMITS: dict[int, int] = {
     Kind.CLOSE: REASON_LIMIT,
 }
 """Most payload bytes by type; judged when the header is read, before anything is stored."""
-_KINDS: dict[int, Kind] = {kind.value: kind for kind in Kind}
-_FLAGS: dict[int, int] = {**dict.fromkeys(Kind, 0), Kind.MESSAGE: MORE, Kind.DATA: FIN}
-_WITH_STREAM: dict[int, bool] = {kind: kind in (Kind.OPEN, Kind.DATA, Kind.CREDIT, Kind.RESET) for kind in Kind}
+_FLAGS: dict[int, int] = {Kind.MESSAGE: MORE, Kind.DATA: FIN}
+_WITH_STREAM = (Kind.OPEN, Kind.DATA, Kind.CREDIT, Kind.RESET)
+_RULES: dict[int, tuple[Kind, int, int, bool]] = {
+    kind.value: (kind, LIMITS[kind], ~_FLAGS.get(kind, 0), kind in _WITH_STREAM) for kind in Kind
+}
+"""By type: what it is, its longest payload, the flags it may not have, whether it is of a stream."""
+_NONE = (Kind.CLOSE, -1, 0, False)
+"""The rule for an unknown type: every length is too long."""
 
 
-@value()
-class Frame:
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """One frame, read or to be written."""
 
     kind: Kind
@@ -96,8 +101,8 @@ class Decoder:
         at, end = 0, len(data)
         while end - at >= HEADER.size:
             number, flags, stream, length, offset = HEADER.unpack_from(data, at)
-            kind = _KINDS.get(number)
-            if kind is None or length > LIMITS[kind] or flags & ~_FLAGS[kind] or (stream != 0) != _WITH_STREAM[kind]:
+            kind, limit, forbidden, with_stream = _RULES.get(number, _NONE)
+            if length > limit or flags & forbidden or (stream != 0) != with_stream:
                 raise ProtocolError(_fault(number, flags, stream, length))
             stop = at + HEADER.size + length
             if stop > end:
@@ -110,11 +115,11 @@ class Decoder:
 
 def _fault(number: int, flags: int, stream: int, length: int) -> str:
     """Return what is wrong with a header."""
-    kind = _KINDS.get(number)
-    if kind is None:
+    if number not in _RULES:
         return f"unknown frame type {number}"
-    if length > LIMITS[kind]:
-        return f"{kind.name} frame of {length} bytes, more than {LIMITS[kind]}"
-    if flags & ~_FLAGS[kind]:
+    kind, limit, forbidden, _ = _RULES[number]
+    if length > limit:
+        return f"{kind.name} frame of {length} bytes, more than {limit}"
+    if flags & forbidden:
         return f"unknown flags {flags} on a {kind.name} frame"
     return f"{kind.name} frame with stream {stream}"

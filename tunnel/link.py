@@ -63,7 +63,6 @@ class Link(asyncio.Protocol):
         self._peer = Bearer("")
         self._paused = False
         self._flushing = False
-        self._closing = False
         self._reason = ""
         self._over = False
         self._timer: asyncio.TimerHandle | None = None
@@ -76,6 +75,8 @@ class Link(asyncio.Protocol):
         self._rtt: float | None = None
         self._answered_at: float | None = None
         self._handed = 0
+        self.alive = False
+        """Whether the link is up and not being closed."""
         self.message_size = 0
         """Bytes of the message that the owner is just given."""
 
@@ -94,11 +95,6 @@ class Link(asyncio.Protocol):
     def generation(self) -> int:
         """Which of the agent's certificates the connection was made with."""
         return self._peer.generation
-
-    @property
-    def alive(self) -> bool:
-        """Whether the link is up and not being closed."""
-        return self._transport is not None and not self._closing and not self._over
 
     @property
     def rtt(self) -> float | None:
@@ -178,7 +174,7 @@ class Link(asyncio.Protocol):
         if not self.alive or self._transport is None:
             return
         self._mux.close(reason)
-        self._closing = True
+        self.alive = False
         self._reason = reason
         self._lose_streams(reason)
         while self._mux.queued:
@@ -189,10 +185,9 @@ class Link(asyncio.Protocol):
     def die(self) -> None:
         """A simulated process ends here and now: no callback comes any more, not even `lost`."""
         self._over = True
+        self.alive = False
         if self._timer is not None:
             self._timer.cancel()
-        for stream in self._streams.values():
-            stream.forget()
 
     # What the loop calls.
 
@@ -200,6 +195,7 @@ class Link(asyncio.Protocol):
         """Begin: the transport is connected and, where it is TLS, authenticated."""
         transport = cast("asyncio.Transport", base)  # uvloop's are, but do not inherit from it
         self._transport = transport
+        self.alive = not self._over
         self._loop = asyncio.get_running_loop()
         self._peer = peer_of(transport)
         transport.set_write_buffer_limits(high=_WRITE_BUFFER)
@@ -255,6 +251,8 @@ class Link(asyncio.Protocol):
             self._pinged = {token: at for token, at in self._pinged.items() if now - at < wire.DEAD_AFTER_S}
             self._ping()
             self._wake()
+        for stream in list(self._streams.values()) if self._streams else ():
+            stream.aged(now)
         self._due = min(self._ping_at, self._heard + wire.DEAD_AFTER_S)
         self._schedule(self._due - now, self._tick)
 
@@ -282,6 +280,7 @@ class Link(asyncio.Protocol):
         if self._over:
             return
         self._over = True
+        self.alive = False
         self._reason = reason
         if self._timer is not None:
             self._timer.cancel()
@@ -297,7 +296,6 @@ class Link(asyncio.Protocol):
         self._waiting.clear()
         for stream in streams.values():
             stream.lose(StreamReset(f"the agent's link was lost: {reason}"))
-            stream.forget()
 
     # Coming in.
 
@@ -306,20 +304,20 @@ class Link(asyncio.Protocol):
             case mux.GotData(stream, data):
                 if transport := self._streams.get(stream):
                     transport.data_received(data)
+            case mux.GotEnd(stream):
+                if transport := self._streams.get(stream):
+                    transport.end_received()
+            case mux.GotOpen(stream, payload):
+                self._serve(stream, wire.decode_open(payload))
+            case mux.GotReset(stream, reason):
+                if transport := self._streams.get(stream):
+                    transport.lose_when_read(StreamReset(reason))
             case mux.GotMessage(data):
                 self.message_size = len(data)
                 decode = wire.decode_from_agent if self._side is Side.CONTROL else wire.decode_from_control
                 self._owner.received(self, decode(data))
             case mux.GotPong(token):
                 self._answered(token)
-            case mux.GotOpen(stream, payload):
-                self._serve(stream, wire.decode_open(payload))
-            case mux.GotEnd(stream):
-                if transport := self._streams.get(stream):
-                    transport.end_received()
-            case mux.GotReset(stream, reason):
-                if transport := self._streams.get(stream):
-                    transport.lose_when_read(StreamReset(reason))
             case mux.GotClose(reason):
                 self._reason = self._reason or f"closed by the peer: {reason}"
 
@@ -369,17 +367,18 @@ class Link(asyncio.Protocol):
     def _flush(self) -> None:
         self._flushing = False
         transport = self._transport
-        sent = 0
-        while transport is not None and self.alive and not self._paused and self._mux.ready and sent < _TURN:
+        sent, more = 0, self._mux.ready
+        while more and transport is not None and self.alive and not self._paused and sent < _TURN:
             if not transport.get_write_buffer_size():
                 self._handed = 0
             data, control = self._mux.take(_TAKE)
             self._handed += control
             sent += len(data)
             transport.write(data)
+            more = self._mux.ready
         for stream in list(self._waiting.values()) if self._waiting else ():
             stream.progressed()
             if not stream.waiting:
                 self._waiting.pop(stream.stream, None)
-        if self._mux.ready:
+        if more:
             self._wake()

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeAlias
 
+import msgspec
+
 from atoll.errors import Invalid, Unavailable
-from atoll.value import value
 from tunnel.frames import CHUNK, FIN, LIMITS, MORE, Decoder, Frame, Kind, encode, header, reason_bytes
 from tunnel.wire import ProtocolError
 
@@ -39,53 +40,50 @@ class Side(StrEnum):
     CONTROL = "control"
 
 
-@value()
-class GotMessage:
+class _Event(msgspec.Struct, frozen=True, gc=False):
+    """What was received. Of msgspec's kind, which is cheaper to make and to match than a dataclass."""
+
+
+class GotMessage(_Event, frozen=True):
     """A whole control message."""
 
     data: bytes
 
 
-@value()
-class GotOpen:
+class GotOpen(_Event, frozen=True):
     """The peer opened a stream."""
 
     stream: int
     payload: bytes
 
 
-@value()
-class GotData:
+class GotData(_Event, frozen=True):
     """Bytes of a stream, in order. The credit comes back when `Mux.consumed` is called for them."""
 
     stream: int
     data: bytes
 
 
-@value()
-class GotEnd:
+class GotEnd(_Event, frozen=True):
     """The peer will send no more on this stream."""
 
     stream: int
 
 
-@value()
-class GotReset:
+class GotReset(_Event, frozen=True):
     """The peer ended both directions; the stream is forgotten."""
 
     stream: int
     reason: str
 
 
-@value()
-class GotPong:
+class GotPong(_Event, frozen=True):
     """The answer to the ping of that token."""
 
     token: int
 
 
-@value()
-class GotClose:
+class GotClose(_Event, frozen=True):
     """The peer closes the link, and why."""
 
     reason: str
@@ -101,7 +99,7 @@ class _Stream:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.pieces: deque[memoryview] = deque()
+        self.pieces: deque[bytes | memoryview] = deque()
         self.pending = 0
         self.sent = 0
         self.limit = FIRST_WINDOW
@@ -115,12 +113,6 @@ class _Stream:
         self.measured_at: float | None = None
         self.ended = False
 
-    @property
-    def sendable(self) -> bool:
-        if self.pending:
-            return self.sent < self.limit
-        return self.finishing and not self.finished
-
     def cut(self, stream: int, out: list[bytes | memoryview]) -> int:
         """Append the next chunk that credit allows to `out`, as a DATA frame of `stream`; return its bytes."""
         room = left = min(CHUNK, self.limit - self.sent, self.pending)
@@ -131,8 +123,9 @@ class _Stream:
         while left:
             piece = self.pieces.popleft()
             if len(piece) > left:
-                self.pieces.appendleft(piece[left:])
-                piece = piece[:left]
+                rest = memoryview(piece)
+                self.pieces.appendleft(rest[left:])
+                piece = rest[:left]
             out.append(piece)
             left -= len(piece)
         return room
@@ -147,10 +140,10 @@ class Mux:
         self._streams: dict[int, _Stream] = {}
         self._last = 0
         self._pong: int | None = None
-        self._urgent: deque[bytes] = deque()
+        self._urgent: list[bytes | memoryview] = []
         self._grants: dict[int, None] = {}
         self._messages: deque[bytes] = deque()
-        self._turns: dict[int, None] = {}
+        self._turns: dict[int, _Stream] = {}
         self._parts: list[bytes] = []
         self._parts_size = 0
         self._growth = 0
@@ -196,7 +189,7 @@ class Mux:
         state = self._streams.get(stream)
         if state is None or state.finishing or not data:
             return 0
-        state.pieces.append(memoryview(data))
+        state.pieces.append(data)
         state.pending += len(data)
         self._queue_turn(stream, state)
         return state.pending
@@ -263,13 +256,14 @@ class Mux:
 
         `streams` False leaves stream data queued.
         """
-        out: list[bytes | memoryview] = [*self._urgent]
-        self._urgent.clear()
+        out: list[bytes | memoryview] = self._urgent
+        self._urgent = []
         if self._pong is not None:
             out.append(encode(Frame(Kind.PONG, offset=self._pong)))
             self._pong = None
-        out += [encode(Frame(Kind.CREDIT, stream, self._streams[stream].granted)) for stream in self._grants]
-        self._grants.clear()
+        if self._grants:
+            out += [encode(Frame(Kind.CREDIT, stream, self._streams[stream].granted)) for stream in self._grants]
+            self._grants.clear()
         size = control = 0
         while self._messages and size < limit:
             frame = self._messages.popleft()
@@ -279,8 +273,13 @@ class Mux:
         self.queued -= control
         while streams and self._turns and size < limit and not self._messages:
             stream = next(iter(self._turns))
-            del self._turns[stream]
-            size += self._give_turn(stream, out)
+            state = self._turns.pop(stream)
+            size += state.cut(stream, out)
+            if state.finished and state.ended:
+                self._forget(stream)
+            else:
+                self._queue_turn(stream, state)
+        self.sent += size - control
         return b"".join(out), control
 
     def receive(self, data: bytes) -> list[Event]:
@@ -290,19 +289,9 @@ class Mux:
             self._ACTIONS[frame.kind](self, frame, events)
         return events
 
-    def _give_turn(self, stream: int, out: list[bytes | memoryview]) -> int:
-        state = self._streams[stream]
-        size = state.cut(stream, out)
-        self.sent += size
-        if state.finished and state.ended:
-            self._forget(stream)
-        else:
-            self._queue_turn(stream, state)
-        return size
-
     def _queue_turn(self, stream: int, state: _Stream) -> None:
-        if state.sendable:
-            self._turns[stream] = None
+        if state.sent < state.limit if state.pending else state.finishing and not state.finished:
+            self._turns[stream] = state
 
     def _forget(self, stream: int) -> None:
         self._growth -= self._streams.pop(stream).window - FIRST_WINDOW
@@ -351,11 +340,11 @@ class Mux:
             return
         if state.ended or frame.offset != state.received:
             raise ProtocolError(f"stream {frame.stream}: data at {frame.offset}, expected {state.received}")
-        state.received += len(frame.payload)
-        self.received += len(frame.payload)
-        if state.received > state.granted:
-            raise ProtocolError(f"stream {frame.stream}: data without credit")
         if frame.payload:
+            state.received += len(frame.payload)
+            self.received += len(frame.payload)
+            if state.received > state.granted:
+                raise ProtocolError(f"stream {frame.stream}: data without credit")
             events.append(GotData(frame.stream, frame.payload))
         if frame.flags & FIN:
             state.ended = True

@@ -42,6 +42,7 @@ class StreamTransport(Endpoint):
         self._rtt = rtt
         self._inbox: deque[bytes] = deque()
         self._ended = False
+        self._stuck: tuple[int, float] | None = None
 
     @property
     def carried(self) -> tuple[int, int]:
@@ -54,11 +55,11 @@ class StreamTransport(Endpoint):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Queue data. Nothing happens after close or once the stream is lost."""
+        if self._closing:
+            return
         if self._finished:
-            if self.is_closing():
-                return
             raise RuntimeError("cannot write after write_eof()")
-        if self.is_closing() or not data:
+        if not data:
             return
         self._went += len(data)
         if self._mux.write(self.stream, bytes(data)) <= self._high or self._choked:
@@ -73,7 +74,7 @@ class StreamTransport(Endpoint):
         if not self._finished and not self.is_closing():
             self._finished = True
             self._mux.finish(self.stream)
-            self._changed(self)
+            self._wake()
 
     def close(self) -> None:
         """Read no more, flush, end; `connection_lost(None)` follows."""
@@ -83,9 +84,10 @@ class StreamTransport(Endpoint):
         self._finished = True
         self._inbox.clear()
         self._mux.finish(self.stream)
-        self._changed(self)
-        self._linger = self._loop.call_later(LINGER_S, self._lingered, self._mux.progress(self.stream))
-        self.progressed()
+        if self._mux.finished(self.stream):
+            self.lose(None)
+        else:
+            self._changed(self)
 
     def reset(self, reason: str) -> None:
         """End both directions at once and tell the peer why."""
@@ -98,7 +100,7 @@ class StreamTransport(Endpoint):
     def data_received(self, data: bytes) -> None:
         """Bytes came from the peer."""
         self._came += len(data)
-        if self.is_closing():
+        if self._closing:
             self._mux.reset(self.stream, "closed")
             self.lose(None)
         elif self._paused or self._inbox:
@@ -145,10 +147,8 @@ class StreamTransport(Endpoint):
         if not self._over:
             self._over = self._closing = True
             self._inbox.clear()
-            self._loop.call_soon(self.get_protocol().connection_lost, error)
+            self._loop.call_soon(self._tell_lost, error)
             self.on_over(error)
-        if self.gone:
-            self.forget()
         self._changed(self)
 
     def lose_when_read(self, error: Exception) -> None:
@@ -159,11 +159,18 @@ class StreamTransport(Endpoint):
         else:
             self.lose(error)
 
-    def forget(self) -> None:
-        """Wait for nothing any more."""
-        if self._linger is not None:
-            self._linger.cancel()
-            self._linger = None
+    def aged(self, now: float) -> None:
+        """Reset the stream if it is closed and has got nowhere for `LINGER_S`; the link asks every few seconds."""
+        if not self._closing:
+            return
+        sent = self._mux.progress(self.stream)
+        if sent is None:
+            return
+        if self._stuck is None or self._stuck[0] != sent:
+            self._stuck = sent, now
+        elif now >= self._stuck[1] + LINGER_S:
+            self._mux.reset(self.stream, "closed")
+            self.lose(None)
 
     def _deliver(self) -> None:
         while self._inbox and not self._paused and not self.is_closing():
@@ -174,7 +181,12 @@ class StreamTransport(Endpoint):
     def _hand_over(self, data: bytes) -> None:
         self.get_protocol().data_received(data)
         if self._mux.consumed(self.stream, len(data), self._loop.time(), self._rtt()):
-            self._changed(self)
+            self._wake()
+
+    def _tell_lost(self, error: Exception | None) -> None:
+        # From here on nobody holds the other: each is freed at once, not by a search for cycles.
+        protocol, self._protocol = self.get_protocol(), None
+        protocol.connection_lost(error)
 
     def _tell_end(self) -> None:
         if self._end_told or self.is_closing():
@@ -185,16 +197,6 @@ class StreamTransport(Endpoint):
             self.lose(self._late_error)
         elif not stays:
             self.close()
-
-    def _lingered(self, sent: int | None) -> None:
-        now = self._mux.progress(self.stream)
-        if now is None:
-            return
-        if now != sent:
-            self._linger = self._loop.call_later(LINGER_S, self._lingered, now)
-            return
-        self._mux.reset(self.stream, "closed")
-        self.lose(None)
 
 
 def ignore(error: Exception | None) -> None:

@@ -1,7 +1,9 @@
 """Links over the memory network, on a virtual clock."""
 
 import asyncio
+import gc
 import random
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -316,10 +318,33 @@ def test_a_stream_closed_at_one_end_and_idle_at_the_other_is_given_up() -> None:
         user = Recorder()
         site.open(user).close()
         await until(lambda: user.lost)
-        await asyncio.sleep(LINGER_S + 1)
+        await asyncio.sleep(LINGER_S + 2 * wire.PING_EVERY_S)
         assert served[0].lost
 
     virtual.run(main())
+
+
+def test_a_stream_that_is_over_is_freed_without_a_search_for_cycles() -> None:
+    async def main() -> None:
+        served: list[Recorder] = []
+
+        def serve(_: wire.OpenStream) -> Recorder:
+            served.append(Recorder(half_open=False))
+            return served[-1]
+
+        site = await Site(serve).link()
+        users = [Recorder()]
+        site.open(users[0]).close()
+        await until(lambda: users[0].lost and bool(served) and served[0].lost)
+        await asyncio.sleep(1)
+        kept = [weakref.ref(users.pop()), weakref.ref(served.pop())]
+        assert [user() for user in kept] == [None, None]
+
+    gc.disable()
+    try:
+        virtual.run(main())
+    finally:
+        gc.enable()
 
 
 def test_streams_end_with_their_link_and_none_opens_after() -> None:
