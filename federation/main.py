@@ -15,7 +15,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from atoll.errors import AtollError, Invalid, Refused
@@ -235,6 +235,7 @@ async def _listen(
     from federation.api.agentpack import AgentPack
     from federation.api.application import build
     from federation.api.auth import Door
+    from federation.api.connection import connections
     from federation.api.grants import Grants
     from federation.api.route import Services
     from federation.gateway.gateway import Gateway
@@ -257,9 +258,10 @@ async def _listen(
     ssh = SshDoor(services)
     users = UserDoor(control, control.streams.relay, control.streams.now)
     app = build(services, pages=Pages(services).routes(), fronts=(gateway.front,))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, keepalive_timeout=75.0)
+    runner = web.AppRunner(app, shutdown_timeout=2.0)
     await runner.setup()
-    acceptor, inside = _acceptors(config, control, authority, runner.server, ssh.serve, users)
+    http = connections(cast("web.Server", runner.server))
+    acceptor, inside = _acceptors(config, control, authority, http, ssh.serve, users)
     services.take = inside.take
     lag = _figures(services, (acceptor, inside), users)
     try:
@@ -304,8 +306,19 @@ def _acceptors(
     The other takes those of them that come inside a WebSocket, but for HTTP.
     """
     from tunnel.acceptor import Acceptor, Route
+    from tunnel.passthrough import POSSIBLE
+    from tunnel.servertls import ServerTls
     from tunnel.sources import SourceLimits, Sources, source_of
-    from tunnel.wire import ALPN_CONTROL, ALPN_DATA, ALPN_JOIN, ALPN_UPLINK, ALPN_USER
+    from tunnel.veil import Veil
+    from tunnel.wire import (
+        ALPN_CONTROL,
+        ALPN_DATA,
+        ALPN_DATA_SPLICE,
+        ALPN_JOIN,
+        ALPN_UPLINK,
+        ALPN_USER,
+        ALPN_USER_SPLICE,
+    )
 
     own = (Path(config.tls.certificate), Path(config.tls.key)) if config.tls.certificate else None
 
@@ -315,8 +328,16 @@ def _acceptors(
             ALPN_DATA: Route(authority.data_context(), control.streams.relay.accept),
             ALPN_UPLINK: Route(authority.uplink_context(), control.relays.uplinks.accept),
             ALPN_USER: Route(authority.user_context(), users.accept),
+            **(spliced() if POSSIBLE else {}),
             ALPN_JOIN: Route(authority.join_context(), http, counted=True),
-            "http/1.1": Route(authority.http_context(own), http, counted=True),
+            "http/1.1": Route(authority.http_context(own), http, counted=True, end=ServerTls),
+        }
+
+    def spliced() -> "dict[str, Route]":
+        relay, data, user = control.streams.relay, ALPN_DATA_SPLICE, ALPN_USER_SPLICE
+        return {
+            data: Route(authority.data_context(data), relay.accept_spliced, end=Veil),
+            user: Route(authority.user_context(user), users.accept, end=Veil),
         }
 
     def inner() -> "dict[str, Route]":

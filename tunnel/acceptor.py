@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 from tunnel.buffered import Buffered, once
 from tunnel.hello import HELLO_LIMIT, Hello, More, NotHello, read
+from tunnel.innertls import InnerTls
 from tunnel.sources import Sources
 
 DEADLINE_S = 10.0
@@ -43,11 +44,13 @@ class Route:
     """Where connections of one ALPN protocol go: the TLS context and the factory of their protocols.
 
     Those are `counted` by source where nobody knows who it is after the handshake, and no deadline is set for that.
+    Their transports are the TLS of the event loop, or what `end` makes.
     """
 
     context: ssl.SSLContext
     make: Callable[[], asyncio.Protocol]
     counted: bool = False
+    end: Callable[[ssl.SSLContext, asyncio.Protocol], InnerTls] | None = None
 
 
 def is_loopback(address: str) -> bool:
@@ -254,7 +257,8 @@ class Acceptor:
         if self._name in ("", hello.name):
             for protocol in hello.protocols or (_HTTP,):
                 if route := self._routes.get(protocol):
-                    return partial(self._hand_over, route.make, route.context, address if route.counted else "")
+                    source = address if route.counted else ""
+                    return partial(self._hand_over, route.make, route.context, source, end=route.end)
         return self._other
 
     async def _hand_over(
@@ -263,6 +267,7 @@ class Acceptor:
         context: ssl.SSLContext | None,
         source: str,
         connection: socket.socket,
+        end: Callable[[ssl.SSLContext, asyncio.Protocol], InnerTls] | None = None,
     ) -> None:
         """Shake hands and give the connection to its protocol; of one that is counted for a `source`, note the end."""
         if why := self.sources.took(source) if source else "":
@@ -270,10 +275,15 @@ class Acceptor:
             connection.close()
             return
         over = once(partial(self.sources.left, source)) if source else None
-        read = make if context is None and over is None else lambda: Buffered(make(), over)
+        tls = end(context, make()) if end is not None and context is not None else None
+        read = make if context is None and over is None else lambda: Buffered(tls or make(), over)
         try:
-            await self._loop.connect_accepted_socket(read, connection, ssl=context)
+            await self._loop.connect_accepted_socket(read, connection, ssl=context if tls is None else None)
+            if tls is not None:
+                await tls.shaken
         except BaseException:
+            if tls is not None:
+                tls.abort()
             if over is not None:
                 over()
             raise

@@ -29,14 +29,20 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
 
     That one's `connection_made` is called once the peer has shown who it is; where it does not, it hears of the end
     alone. Each direction ends with the `close_notify` of TLS: a stream that ends without was cut off.
+    `shaken` is done once the handshake is over, and fails with the `OSError` that ended it.
     """
 
-    def __init__(self, context: ssl.SSLContext, above: asyncio.Protocol, *, server_side: bool, check: Check) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, above: asyncio.Protocol, *, server_side: bool, check: Check, name: str = ""
+    ) -> None:
+        """`check` looks at who has shaken hands; a client asks for the server of that `name`, if there is one."""
         super().__init__()
         self._above = above
         self._check = check
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=name or None
+        )
         self._below: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._held = bytearray()
@@ -47,6 +53,7 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
         self._finished = False
         self._closing = False
         self._error: StreamReset | None = None
+        self.shaken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # What the protocol above calls.
 
@@ -178,6 +185,10 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
         """The stream is gone."""
         if self._timer is not None:
             self._timer.cancel()
+        if not self.shaken.done():
+            cause = self._error.__cause__ if self._error is not None else exc
+            self.shaken.set_exception(cause if isinstance(cause, OSError) else ConnectionResetError("no handshake"))
+            self.shaken.exception()  # nobody may be waiting any more
         self._above.connection_lost(self._error or exc)
 
     def _shake_hands(self) -> None:
@@ -188,12 +199,10 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
             return
         except ssl.SSLError as error:
             self._flush()  # an alert says why
-            self._fail(f"the peer did not prove who it is: {error.reason}")
+            self._fail(f"the peer did not prove who it is: {error.reason}", error)
             return
         self._flush()
         try:
-            if self._tls.selected_alpn_protocol() != ALPN_INNER:
-                raise StreamReset("the peer speaks another protocol")
             self._check(self._tls)
         except StreamReset as error:
             self._fail(str(error))
@@ -201,6 +210,8 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._up = True
+        if not self.shaken.done():
+            self.shaken.set_result(None)
         self._above.connection_made(self)
 
     def _decrypt(self) -> None:
@@ -208,7 +219,10 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
         try:
             while data := self._tls.read(_READ):
                 self._held += data
-            self._ended = True
+                if not self._goes_on():
+                    break
+            else:
+                self._ended = True
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
@@ -216,6 +230,10 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
         except ssl.SSLError as error:
             self._fail(f"the encrypted stream was tampered with: {error.reason}")
         self._flush()
+
+    def _goes_on(self) -> bool:
+        """Say, after a record, whether the next bytes are one, too."""
+        return True
 
     def _deliver(self) -> None:
         if self._held and not self._paused and not self.is_closing():
@@ -240,9 +258,10 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
         if self._outgoing.pending and self._below is not None:
             self._below.write(self._outgoing.read())
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, cause: Exception | None = None) -> None:
         if self._error is None:
             self._error = StreamReset(reason)
+            self._error.__cause__ = cause
             self.reset(reason)
 
 
@@ -276,6 +295,7 @@ def towards_agent(context: ssl.SSLContext, agent: str, above: asyncio.Protocol) 
     """Return the user's end of a blind stream to that very agent."""
 
     def check(tls: ssl.SSLObject) -> None:
+        _check_protocol(tls)
         names = cast("tuple[tuple[str, str], ...]", (tls.getpeercert() or {}).get("subjectAltName", ()))
         bearer = Bearer.of(value for kind, value in names if kind == "URI")
         if bearer is None or bearer.agent != agent:
@@ -288,7 +308,13 @@ def towards_user(context: ssl.SSLContext, certificate: bytes, above: asyncio.Pro
     """Return the agent's end of a blind stream from the user who has that very certificate (DER)."""
 
     def check(tls: ssl.SSLObject) -> None:
+        _check_protocol(tls)
         if tls.getpeercert(binary_form=True) != certificate:
             raise StreamReset("another user than the one of the grant answered")
 
     return InnerTls(context, above, server_side=True, check=check)
+
+
+def _check_protocol(tls: ssl.SSLObject) -> None:
+    if tls.selected_alpn_protocol() != ALPN_INNER:
+        raise StreamReset("the peer speaks another protocol")

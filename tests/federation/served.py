@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from aiohttp import ClientResponse, ClientSession, DummyCookieJar, web
@@ -15,6 +15,7 @@ from federation.api.address import Address
 from federation.api.agentpack import AgentPack
 from federation.api.application import ROUTES, build
 from federation.api.auth import Door
+from federation.api.connection import connections
 from federation.api.grants import Grants, Purpose
 from federation.api.plane import Plane
 from federation.api.route import Route, Services
@@ -112,13 +113,12 @@ async def served(tmp_path: Path, real: Plane | None = None, token: str = API_TOK
     )
     gateway = Gateway(services)
     runner = web.AppRunner(
-        build(services, pages=Pages(services).routes(), fronts=(gateway.front,)), access_log=None, shutdown_timeout=1.0
+        build(services, pages=Pages(services).routes(), fronts=(gateway.front,)), shutdown_timeout=1.0
     )
     await runner.setup()
-    protocol: Any = runner.server
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    runner_port.append(runner.addresses[0][1])
+    protocol = connections(cast("web.Server", runner.server))
+    listening = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
+    runner_port.append(listening.sockets[0].getsockname()[1])
     services.address = Address(
         public_url=f"http://127.0.0.1:{runner_port[0]}",
         agent_url=f"https://127.0.0.1:{runner_port[0]}",
@@ -129,6 +129,7 @@ async def served(tmp_path: Path, real: Plane | None = None, token: str = API_TOK
         try:
             yield Served(fake, services, http, runner_port[0], {"Authorization": f"Bearer {token}"}, protocol)
         finally:
+            listening.close()
             services.closing.set()
             await gateway.close()
             await runner.cleanup()
