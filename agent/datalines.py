@@ -30,12 +30,12 @@ class DataLines:
         """How many carry a stream."""
         return sum(line.in_use for line in self._lines)
 
-    def dial(self, tokens: Sequence[bytes]) -> None:
-        """Begin a connection for each token."""
+    def dial(self, tokens: Sequence[bytes], *, splice: bool = False) -> None:
+        """Begin a connection for each token; with `splice` those that will be bare."""
         room = min(DIALS_LIMIT - len(self._dials), LINES_LIMIT - len(self._lines) - len(self._dials))
         for token in tokens[: max(0, room)]:
             if len(token) == TOKEN:
-                task = asyncio.get_running_loop().create_task(self._dial(token), name="agent data dial")
+                task = asyncio.get_running_loop().create_task(self._dial(token, splice), name="agent data dial")
                 self._dials.add(task)
                 task.add_done_callback(self._dials.discard)
 
@@ -47,9 +47,9 @@ class DataLines:
         for line in list(self._lines):
             line.abort()
 
-    async def _dial(self, token: bytes) -> None:
+    async def _dial(self, token: bytes, splice: bool) -> None:
         try:
-            await self._dialer.dial(lambda: self._line(token))
+            await self._dialer.dial(lambda: self._line(token), splice=splice)
         except OSError as error:
             _log.info("a data connection could not be made: %s", error)
 

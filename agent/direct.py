@@ -15,6 +15,7 @@ from tunnel.acceptor import Acceptor, Route
 from tunnel.directline import DirectDoor
 from tunnel.grant import Grant
 from tunnel.reports import Reports
+from tunnel.veil import Veil
 
 _log = logging.getLogger("atoll.agent")
 
@@ -24,9 +25,12 @@ RETRY_S = 30.0
 
 
 class Direct:
-    """Listens at `address` (`HOST:PORT`), with the agent's own certificate, for streams that carry a good grant."""
+    """Listens at `address` (`HOST:PORT`), with the agent's own certificate, for streams that carry a good grant.
 
-    def __init__(self, address: str, context: Callable[[], ssl.SSLContext]) -> None:
+    `context` returns how a protocol is spoken.
+    """
+
+    def __init__(self, address: str, context: Callable[[str], ssl.SSLContext]) -> None:
         self.address = address
         self._context = context
         self._door: DirectDoor | None = None
@@ -78,7 +82,8 @@ class Direct:
             self._door.close()
 
     def _routes(self, door: DirectDoor) -> dict[str, Route]:
-        return {wire.ALPN_USER: Route(self._context(), door.accept)}
+        bare = Route(self._context(wire.ALPN_USER_SPLICE), door.accept, end=Veil)
+        return {wire.ALPN_USER: Route(self._context(wire.ALPN_USER), door.accept), wire.ALPN_USER_SPLICE: bare}
 
 
 def load(path: Path) -> str:

@@ -96,9 +96,9 @@ class AgentShell:
         self._inner_context = inner_context
         self._lines = DataLines(lines, self._serve) if lines is not None else None
         self._relays = relays
-        if relays is not None:
-            relays.attach(self._serve)
         self._streams = Resumables()
+        if relays is not None:
+            relays.attach(self._serve, self._streams.awaited)
         self._reports = Reports(machine.boot)
         self._permission = Permission(clock)
         self._direct = direct
@@ -211,9 +211,9 @@ class AgentShell:
                 self._direct.evict(tokens)
             case wire.Refuse():
                 self._refused(message)
-            case wire.Dial(tokens):
+            case wire.Dial(tokens, splice):
                 if self._lines is not None:
-                    self._lines.dial(tokens)
+                    self._lines.dial(tokens, splice=splice)
             case wire.Welcome():
                 self.refusal = None
                 self._permission.welcomed(message)
@@ -455,7 +455,7 @@ class AgentShell:
                 self.dial_error = ""
                 self._backoff.succeeded_for(self._loop.time() - began)
                 _log.info("the link is down: %s", reason)
-            await asyncio.sleep(self._backoff.next())
+            await self._backoff.pause(self._streams.awaited)
 
     async def _wait_for_adoption(self) -> None:
         deadline = self._loop.time() + ADOPT_S

@@ -1,6 +1,6 @@
 """Our lanes beside what people use instead, in turns: throughput, the relay's processor time, echo, opens.
 
-*mux*, *data* and *splice* are put together for the benchmark: a stream of the agent's link, an agent-dialled connection
+*mux*, *data* and *copy* are put together for the benchmark: a stream of the agent's link, an agent-dialled connection
 with a resumable stream that ends in the relay's process (as the gateway's do), and the same with the client's end in a
 process of its own, so that the relay only copies bytes. *relay*, *blind* and *direct* are `bench.forwarding`'s.
 """
@@ -19,10 +19,10 @@ from bench.rows import Row, row
 MB, GB = 1_000_000, 1_000_000_000
 PARALLEL = 8
 RAW = "raw TCP"
-COMPOSED = ("mux", "data", "splice")
+COMPOSED = ("mux", "data", "copy")
 BESIDE = {
     "relay": ("OpenSSH -R", "haproxy TLS pair", CHAIN),
-    "blind": ("haproxy TLS pair",),
+    "blind": ("OpenSSH -R", "haproxy TLS pair"),
     "direct": ("OpenSSH -R", "haproxy TLS pair"),
 }
 """The lanes of `atoll forward`, and the peers that each is shown beside."""
@@ -50,7 +50,7 @@ TARGETS: dict[tuple[str, str, str], Target] = {
     **{
         (f"relay CPU, 8 streams {way}", lane, "haproxy TLS pair"): Target(bound)
         for way in ("down", "up")
-        for lane, bound in (("data", 1.1), ("splice", 1.1), ("relay", 1.1), ("blind", 0.2))
+        for lane, bound in (("data", 1.1), ("copy", 1.1), ("relay", 1.1), ("blind", 0.2))
     },
     ("echo p50, added to raw TCP", "mux", "OpenSSH -R"): Target(1.0),
     ("opens", "mux", RAW): Target(5000, "ours"),
@@ -152,7 +152,7 @@ def shown(measure: str, lane: str, peer: str) -> bool:
         return peer in BESIDE.get(lane, ()) and measure not in ("echo p99", "relay CPU, opens")
     if peer == RAW:
         return lane == "data" and measure.startswith("1 stream")
-    if lane == "splice":  # the user's end is a process more: what counts is what the relay does
+    if lane == "copy":  # the user's end is a process more: what counts is what the relay does
         return measure.startswith("relay CPU, 8") and peer == "OpenSSH -R"
     if lane == "mux":
         return not measure.startswith("8 streams") and not measure.startswith("relay CPU, 8")
@@ -175,14 +175,14 @@ def composed(field: Field, stack: ExitStack) -> list[Way]:
     relay = stack.enter_context(relay_end(folder, place=near))
     doors = relay.answer()
     stack.enter_context(agent_end(folder, field.server, doors["port"], near, field.far))
-    client = stack.enter_context(Process.python("bench.ends", "client", near.host, doors["splice"], place=near))
-    ports = {"mux": doors["mux"], "data": doors["data"], "splice": client.answer()["port"]}
+    client = stack.enter_context(Process.python("bench.ends", "client", near.host, doors["copy"], place=near))
+    ports = {"mux": doors["mux"], "data": doors["data"], "copy": client.answer()["port"]}
     return [Way(name, near.host, port, (relay.pid,)) for name, port in ports.items()]
 
 
-def relay_end(folder: Path, port: int = 0, doors: str = "{}", place: Place = LOOPBACK) -> Process:
+def relay_end(folder: Path, place: Place = LOOPBACK) -> Process:
     """Start our relay; its first line says its ports."""
-    return Process.python("bench.ends", "relay", folder, place.host, port, doors, place=place)
+    return Process.python("bench.ends", "relay", folder, place.host, place=place)
 
 
 def agent_end(folder: Path, server: int, relay: int, near: Place = LOOPBACK, far: Place = LOOPBACK) -> Process:

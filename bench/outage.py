@@ -1,9 +1,8 @@
-"""What an outage costs: the only relay of a resumable stream is killed and started again; one end stands still.
+"""What an outage costs: bytes that are echoed through it, and when the other end of a link notices one.
 
-`bench.forwarding` kills a relay where another stands by.
+`bench.forwarding` kills relays.
 """
 
-import json
 import signal
 import time
 from collections.abc import Iterator
@@ -27,20 +26,8 @@ class Pair:
 
     def __init__(self, stack: ExitStack, folder: Path, server: int) -> None:
         enrol(folder)
-        self._stack, self._folder = stack, folder
         self.relay = stack.enter_context(relay_end(folder))
-        self.doors = self.relay.answer()
-        self.agent = stack.enter_context(agent_end(folder, server, self.doors["port"]))
-
-    def kill(self) -> float:
-        """`kill -9` the relay and start it again on its ports; return when it was killed, once the agent is back."""
-        at = time.monotonic()
-        self.relay.kill()
-        doors = dict(self.doors)
-        self.relay = self._stack.enter_context(relay_end(self._folder, doors.pop("port"), json.dumps(doors)))
-        self.relay.answer()
-        self.relinked()
-        return at
+        self.agent = stack.enter_context(agent_end(folder, server, self.relay.answer()["port"]))
 
     def relinked(self) -> None:
         """Wait until the agent has been welcomed again."""
@@ -66,21 +53,6 @@ def kill_rows(what: str, killed: list[float], answer: dict[str, Any], bound: flo
         row(f"{what}: digests equal", "of 1", float(answer["equal"]), target=1),
         row(f"{what}: longest stall", "s", max(stalls), better="lower", target=bound),
     ], f"{what}: {answer['bytes'] / MB:.0f} MB echoed over {len(killed)} kills, stalls of {told} s"
-
-
-def restart_rows(folder: Path, server: int, load: Process, kills: int) -> tuple[list[Row], str]:
-    """Kill the only relay under a resumable echo, and start it again, so many times."""
-    with ExitStack() as stack:
-        pair = Pair(stack, folder, server)
-        door = pair.doors["splice"]
-        client = stack.enter_context(Process.python("bench.ends", "client", LOOPBACK.host, door))
-        killed: list[float] = []
-        answer: dict[str, Any] = {}
-        with echoing(load, client.answer()["port"], answer):
-            for _ in range(kills):
-                time.sleep(SETTLE_S)
-                killed.append(pair.kill())
-    return kill_rows("relay kill -9, it is started again", killed, answer, None)
 
 
 def dead_rows(folder: Path, server: int) -> list[Row]:

@@ -53,7 +53,7 @@ COMPARED: dict[str, list[tuple[str, str, float | None]]] = {
         ("data", "OpenSSH -R", 8.0),
         ("data", "asyncssh reverse", None),
         ("mux", RAW, None),
-        ("splice", RAW, None),
+        ("copy", RAW, None),
     ],
     "WAN with loss": [
         ("data", CUBIC, 20.0),

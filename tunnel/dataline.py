@@ -1,8 +1,9 @@
 """A data connection: dialled by an agent, opened with a one-use token, it carries the bytes of one stream.
 
 On the wire, inside TLS: the agent sends `TOKEN` bytes; when the relay has a stream for it, it sends the length (two
-bytes) and `wire.OpenStream`; from then on all bytes are the stream's, both ways. TLS connections have no
-half-close and give no reason, so what runs here is a stream that has both in frames of its own.
+bytes) and `wire.OpenStream`; from then on all bytes are the stream's, both ways, and bare where the lane is a spliced
+one. TLS connections have no half-close and give no reason, so what runs here is a stream that has both in frames of its
+own.
 """
 
 import asyncio
@@ -10,7 +11,11 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
 
+from msgspec import structs
+
 from tunnel import tcp, wire
+from tunnel.lanes import Lane
+from tunnel.veil import Veil
 
 TOKEN = 32
 """Bytes of a token."""
@@ -201,20 +206,28 @@ class LineOwner(Protocol):
 
 
 class RelayLine(DataLine):
-    """The relay's end: takes the token, then waits for `open`."""
+    """The relay's end: takes the token, then waits for `open`. `lane` is what it is good for."""
 
-    def __init__(self, owner: LineOwner) -> None:
+    def __init__(self, owner: LineOwner, lane: Lane = Lane.DATA) -> None:
         super().__init__()
         self._owner = owner
+        self.lane = lane
         self._admitted = False
         self._known = False
 
     def open(self, opening: wire.OpenStream, protocol: asyncio.Protocol) -> None:
         """Give the connection its one stream; `protocol` may write at once."""
-        payload = wire.encode(opening)
+        payload = wire.encode(structs.replace(opening, padding=wire.PADDING))
         if self._below is not None:
             self._below.write(_LENGTH.pack(len(payload)) + payload)
+        if isinstance(self._below, Veil):
+            self._below.lift()
         self.attach(protocol)
+
+    def moved(self, sent: int, received: int) -> None:
+        """The kernel carried bytes of the stream."""
+        self.sent += sent
+        self.received += received
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the token."""
@@ -276,13 +289,21 @@ class AgentLine(DataLine):
             return
         if len(self._head) < end:
             return
-        try:
-            protocol = self._serve(wire.decode_open(bytes(self._head[_LENGTH.size : end])))
-        except wire.ProtocolError:
-            protocol = None
+        protocol = self._served(bytes(self._head[_LENGTH.size : end]))
         early = bytes(self._head[end:])
         self._head.clear()
         if protocol is None:
             self.abort()
         else:
             self.attach(protocol, early)
+
+    def _served(self, opening: bytes) -> asyncio.Protocol | None:
+        try:
+            opened = structs.replace(wire.decode_open(opening), padding=b"")
+        except wire.ProtocolError:
+            return None
+        if isinstance(self._below, Veil):
+            if not opened.client:
+                return None  # nothing but what is encrypted already goes bare
+            self._below.lift()
+        return self._serve(opened)

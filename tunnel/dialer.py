@@ -13,10 +13,10 @@ from typing import Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from tunnel.buffered import Buffered
-from tunnel.envelope import secured
+from tunnel.envelope import secured, veiled
 from tunnel.identity import AgentIdentity
 from tunnel.ways import Way, Ways
-from tunnel.wire import CONTROL_NAME, RELAY_NAME
+from tunnel.wire import ALPN_DATA_SPLICE, CONTROL_NAME, RELAY_NAME
 
 _log = logging.getLogger("atoll.agent")
 
@@ -32,9 +32,10 @@ _STALL_S = 3.0
 class Dialer(Protocol):
     """Makes the connections that a `Link` or a data connection's `AgentLine` runs on."""
 
-    async def dial(self, make: Callable[[], asyncio.Protocol]) -> None:
+    async def dial(self, make: Callable[[], asyncio.Protocol], *, splice: bool = False) -> None:
         """Connect and hand the transport to `make()`; returns when `connection_made` was called.
 
+        With `splice` that is a `Veil`, for data connections that are going to be bare.
         Raises `OSError` (also `ssl.SSLError` and `TimeoutError`, which are kinds of it).
         """
         ...
@@ -64,6 +65,7 @@ class TlsDialer:
         self._host, self._port = host_port(url)
         for_link = identity.context if relay is None else identity.relay_context
         self._context: Callable[[], ssl.SSLContext] = identity.data_context if data else for_link
+        self._splice_context = partial(identity.data_context, ALPN_DATA_SPLICE)
         self._name = CONTROL_NAME if relay is None else RELAY_NAME
         self._environ = environ
         self._ways = ways or ways_of(url)
@@ -78,45 +80,45 @@ class TlsDialer:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         return f"{parts.hostname}:{parts.port or 3128}" if proxy and parts.hostname else ""
 
-    async def dial(self, make: Callable[[], asyncio.Protocol]) -> None:
+    async def dial(self, make: Callable[[], asyncio.Protocol], *, splice: bool = False) -> None:
         """Connect within `DIAL_TIMEOUT_S`. The certificate is read anew each time: it may have been renewed."""
         if self._relay is not None:
-            await self._dial_relay(self._relay, lambda: Buffered(make()))
+            await self._dial_relay(self._relay, make, splice)
             return
         if self._follows:
-            await self._dial(self._ways.current, lambda: Buffered(make()))
+            await self._dial(self._ways.current, make, splice)
             return
         now = asyncio.get_running_loop().time()
         way = self._ways.first(now)
         try:
-            await self._dial(way, lambda: Watched(make(), partial(self._settled, way)))
-        except ssl.SSLError as error:
-            other = self._ways.foreign(way, now)
-            if other is None:
-                raise
-            try:
-                await self._dial(other, lambda: Watched(make(), partial(self._settled, other)))
-            except OSError as second:
-                raise error from second
-
-    async def _dial_relay(self, known: Ways, make: Callable[[], asyncio.BaseProtocol]) -> None:
-        now = asyncio.get_running_loop().time()
-        way = known.first(now)
-        if way is not Way.WEBSOCKET:
-            way = Way.DIRECT if self._ways.current is Way.DIRECT else Way.SMALL
-        try:
             await self._dial(way, make)
         except ssl.SSLError as error:
-            other = known.foreign(way, now)
+            other = self._ways.foreign(way, now)
             if other is None:
                 raise
             try:
                 await self._dial(other, make)
             except OSError as second:
                 raise error from second
+
+    async def _dial_relay(self, known: Ways, make: Callable[[], asyncio.Protocol], splice: bool) -> None:
+        now = asyncio.get_running_loop().time()
+        way = known.first(now)
+        if way is not Way.WEBSOCKET:
+            way = Way.DIRECT if self._ways.current is Way.DIRECT else Way.SMALL
+        try:
+            await self._dial(way, make, splice)
+        except ssl.SSLError as error:
+            other = known.foreign(way, now)
+            if other is None:
+                raise
+            try:
+                await self._dial(other, make, splice)
+            except OSError as second:
+                raise error from second
             known.worked(other, now)
 
-    async def _dial(self, way: Way, make: Callable[[], asyncio.BaseProtocol]) -> None:
+    async def _dial(self, way: Way, make: Callable[[], asyncio.Protocol], splice: bool = False) -> None:
         loop = asyncio.get_running_loop()
         shaking = False
         try:
@@ -124,16 +126,23 @@ class TlsDialer:
                 connection = await connect(self._host, self._port, self._environ, way.segment)
                 shaking = True
                 try:
-                    context = self._context()
+                    context = self._splice_context() if splice else self._context()
                 except BaseException:
                     connection.close()
                     raise
                 inside = (self._host, self._port) if way is Way.WEBSOCKET else None
-                await secured(connection, make, context, self._name, inside=inside)
+                if splice:
+                    await veiled(connection, make(), context, self._name, inside=inside)
+                else:
+                    await secured(connection, lambda: self._read(way, make()), context, self._name, inside=inside)
         except (TimeoutError, ConnectionError):
             if shaking and not self._follows:
                 self._ways.stalled(way, loop.time())
             raise
+
+    def _read(self, way: Way, protocol: asyncio.Protocol) -> Buffered:
+        """Return what reads for a protocol; links find out besides whether this way comes to something."""
+        return Buffered(protocol) if self._follows else Watched(protocol, partial(self._settled, way))
 
     def _settled(self, way: Way, proven: bool) -> None:
         now = asyncio.get_running_loop().time()

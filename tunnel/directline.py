@@ -16,6 +16,7 @@ from tunnel.door import framed, payload_of
 from tunnel.grant import USER_LIFE_S, BadGrant, Grant
 from tunnel.reports import Account, Reports
 from tunnel.resume import ID_SIZE
+from tunnel.veil import Veil
 
 LANE = "direct"
 """What the door's answer calls its lane."""
@@ -83,7 +84,10 @@ class DirectLine(DataLine):
 
     def _enter(self, opening: wire.OpenStream) -> None:
         protocol = self._door.open(self, opening)
-        self._send(wire.Answer(lane=LANE, why=_WHY))
+        veil = self._below if isinstance(self._below, Veil) and opening.client else None
+        self._send(wire.Answer(lane=LANE, why=_WHY, bare=veil is not None))
+        if veil is not None:
+            veil.lift()
         self._head.clear()
         self.attach(protocol)
 
@@ -104,7 +108,7 @@ class DirectLine(DataLine):
 
 
 class DirectDoor:
-    """`accept` is the protocol factory for connections under `wire.ALPN_USER`.
+    """`accept` is the protocol factory for connections under `wire.ALPN_USER`, and veiled `wire.ALPN_USER_SPLICE`.
 
     `check` is the agent's own judgement of an opening: its grant, None where it needs none, or `BadGrant`. `serve`
     returns the protocol of a stream's lane, None where it cannot be had. `reports` is told of each connection.

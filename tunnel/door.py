@@ -1,8 +1,8 @@
 """The users' door of a relay: a connection that shows a good grant is joined to a lane of its agent.
 
 On the wire, inside TLS: the user sends a length (four bytes) and `wire.OpenStream`, the door answers with a length and
-`wire.Answer`; after a good one all bytes are the lane's, both ways. What ends one side ends the other: the stream on it
-has frames of its own (`tunnel.resume`), and goes on over another connection.
+`wire.Answer`; after a good one all bytes are the lane's, both ways, and bare where that is a spliced one. What ends one
+side ends the other: the stream on it has frames of its own (`tunnel.resume`), and goes on over another connection.
 """
 
 import asyncio
@@ -14,13 +14,15 @@ from typing import Protocol
 
 from atoll.errors import AtollError, Invalid, Unauthorized, Unavailable
 from tunnel import wire
-from tunnel.dataline import BUFFER
+from tunnel.dataline import BUFFER, RelayLine
 from tunnel.grant import BadGrant, Grant, for_relay, permits
-from tunnel.lanes import Use
+from tunnel.lanes import Lane, Use
+from tunnel.passthrough import Passthrough
 from tunnel.relay import Opened, Relay
 from tunnel.resume import ID_SIZE
 from tunnel.splice import Leg
 from tunnel.tcp import tune
+from tunnel.veil import Veil
 
 LENGTH = struct.Struct("!I")
 LIMIT = 4096
@@ -88,7 +90,13 @@ class Visit(Leg):
         self._head = bytearray()
         self._timer: asyncio.TimerHandle | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._passthrough: Passthrough | None = None
         self._refused = False
+
+    @property
+    def veil(self) -> Veil | None:
+        """What is on the connection and may be lifted, if anything."""
+        return self.transport if isinstance(self.transport, Veil) else None
 
     def end(self, reason: str) -> None:  # noqa: ARG002 - the connection has no frame for it; who comes again hears why
         """End the connection now."""
@@ -137,6 +145,8 @@ class Visit(Leg):
             self._timer.cancel()
         if self._opening is not None:
             self._opening.cancel()
+        if self._passthrough is not None:
+            self._passthrough.close()
         super().connection_lost(exc)
         self._door.left(self)
 
@@ -156,10 +166,11 @@ class Visit(Leg):
             asyncio.get_running_loop().call_exception_handler(context)
         else:
             self._door.answered(self)
-            self._send(wire.Answer(lane=opened.choice.lane, why=opened.choice.why))
-            self._join(lane)
+            choice = opened.choice
+            self._send(wire.Answer(lane=choice.lane, why=choice.why, bare=choice.lane is Lane.SPLICE))
+            self._join(lane, opened)
 
-    def _join(self, lane: "_Lane") -> None:
+    def _join(self, lane: "_Lane", opened: Opened) -> None:
         if self.transport is None or lane.transport is None:
             return
         if lane.lost or self.transport.is_closing():
@@ -168,6 +179,10 @@ class Visit(Leg):
             return
         self.transport.set_write_buffer_limits(high=BUFFER)
         self.other, lane.other = lane, self
+        if self.veil is not None and isinstance(opened.transport, RelayLine) and opened.choice.lane is Lane.SPLICE:
+            self.veil.lift()
+            lane.passthrough = self._passthrough = Passthrough(self.veil, opened.transport, opened.transport.moved)
+            self._passthrough.start()
 
     def _refuse(self, error: AtollError) -> None:
         self._refused = True
@@ -191,6 +206,7 @@ class _Lane(Leg):
     """The agent's side."""
 
     lost = False
+    passthrough: Passthrough | None = None
 
     def eof_received(self) -> bool:
         """The agent ended the lane: so do we."""
@@ -199,11 +215,13 @@ class _Lane(Leg):
     def connection_lost(self, exc: Exception | None) -> None:
         """The lane is gone, perhaps before it was joined."""
         self.lost = True
+        if self.passthrough is not None:
+            self.passthrough.close()
         super().connection_lost(exc)
 
 
 class Door:
-    """`accept` is the protocol factory for connections under `wire.ALPN_USER`.
+    """`accept` is the protocol factory for connections under `wire.ALPN_USER`, and veiled `wire.ALPN_USER_SPLICE`.
 
     `key` is the relays' key, `now` the control plane's time. `guard` (None: nobody) is asked besides.
     """
@@ -271,7 +289,8 @@ class Door:
         if self._guard is not None:
             visit.asked = True
             await self._guard.admit(visit)
-        visit.opened = await self._relay.open(grant.agent, opening, lane, use=Use.BULK, again=opening.again)
+        use = Use.BLIND if visit.veil is not None and opening.client else Use.BULK
+        visit.opened = await self._relay.open(grant.agent, opening, lane, use=use, again=opening.again)
         return visit.opened
 
     def answered(self, visit: Visit) -> None:

@@ -16,7 +16,6 @@ class Endpoint(asyncio.Transport):
         self._paused = self._closing = self._finished = self._over = False
         self._choked = self._end_told = False
         self._late_error: Exception | None = None
-        self._linger: asyncio.TimerHandle | None = None
         self.set_write_buffer_limits()
 
     def attach(self, protocol: asyncio.Protocol) -> None:

@@ -10,7 +10,9 @@ import ssl
 from collections.abc import Callable
 
 from tunnel import websocket
+from tunnel.buffered import Buffered
 from tunnel.tcp import tune
+from tunnel.veil import Veil
 
 PATH = "/v1/tunnel"
 """Where the control plane takes such WebSockets. The first message holds the whole ClientHello, or SSH's first line."""
@@ -77,6 +79,30 @@ async def secured(
     else:
         inner = await enveloped(connection, *inside, outer_context(context))
         await loop.create_unix_connection(make, sock=inner, ssl=context, server_hostname=name)
+
+
+async def veiled(
+    connection: socket.socket,
+    protocol: asyncio.Protocol,
+    context: ssl.SSLContext,
+    name: str,
+    *,
+    inside: tuple[str, int] | None = None,
+) -> Veil:
+    """Do the same for TLS that can be lifted, and return it: the protocol's transport."""
+    loop = asyncio.get_running_loop()
+    veil = Veil(context, protocol, name)
+    try:
+        if inside is None:
+            await loop.create_connection(lambda: Buffered(veil), sock=connection)
+        else:
+            inner = await enveloped(connection, *inside, outer_context(context))
+            await loop.create_unix_connection(lambda: Buffered(veil), sock=inner)
+        await veil.shaken
+    except BaseException:
+        veil.abort()
+        raise
+    return veil
 
 
 async def _pump(near: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

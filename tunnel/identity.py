@@ -139,15 +139,15 @@ class Authority:
         context.num_tickets = 0  # agents hold one connection: a ticket would only cost memory
         return context
 
-    def data_context(self) -> ssl.SSLContext:
-        """For `ALPN_DATA`: our server certificate, no client certificate (a token is a quarter of the cost)."""
-        context = _server_context(*self._server, ALPN_DATA)
+    def data_context(self, protocol: str = ALPN_DATA) -> ssl.SSLContext:
+        """For data connections: our server certificate, no client certificate (a token is a quarter of the cost)."""
+        context = _server_context(*self._server, protocol)
         context.num_tickets = 0
         return context
 
-    def user_context(self) -> ssl.SSLContext:
-        """For `ALPN_USER`: the same."""
-        context = _server_context(*self._server, ALPN_USER)
+    def user_context(self, protocol: str = ALPN_USER) -> ssl.SSLContext:
+        """For users' streams: the same."""
+        context = _server_context(*self._server, protocol)
         context.num_tickets = 0
         return context
 
@@ -237,9 +237,9 @@ class AgentIdentity:
         """For a link to a relay."""
         return self.context(ALPN_RELAY)
 
-    def data_context(self) -> ssl.SSLContext:
+    def data_context(self, protocol: str = ALPN_DATA) -> ssl.SSLContext:
         """For data connections to it: the same, but without our certificate."""
-        return self._client_context(ALPN_DATA)
+        return self._client_context(protocol)
 
     def inner_context(self, client: bytes) -> ssl.SSLContext:
         """For TLS inside a stream: ours is shown, and who has this certificate (DER) is let in. Raises `OSError`."""
@@ -249,9 +249,9 @@ class AgentIdentity:
         context.num_tickets = 0
         return context
 
-    def direct_context(self) -> ssl.SSLContext:
+    def direct_context(self, protocol: str = ALPN_USER) -> ssl.SSLContext:
         """For users at the agent's own door: our certificate is shown, theirs is a grant. Raises `OSError`."""
-        context = _server_context(self._directory / "cert.pem", self._directory / "key.pem", ALPN_USER)
+        context = _server_context(self._directory / "cert.pem", self._directory / "key.pem", protocol)
         context.num_tickets = 0
         return context
 

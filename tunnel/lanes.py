@@ -11,6 +11,8 @@ class Lane(StrEnum):
     """A stream of the agent's link: there at once, but it shares the link's TCP connection with all others."""
     DATA = "data"
     """A TLS connection of its own, dialled by the agent when told to."""
+    SPLICE = "splice"
+    """The same without TLS once it has its stream, which is encrypted already: the kernel passes it on."""
 
 
 class Use(StrEnum):
@@ -20,6 +22,16 @@ class Use(StrEnum):
     """Little or unknown: what counts is that it begins at once."""
     BULK = "bulk"
     """Much: what counts is that it is fast and holds nobody else up."""
+    BLIND = "blind"
+    """The same, encrypted from end to end, from a user's connection that can be bare."""
+
+
+LANES = {
+    Use.SHORT: (Lane.MUX,),
+    Use.BULK: (Lane.DATA, Lane.MUX),
+    Use.BLIND: (Lane.SPLICE, Lane.DATA, Lane.MUX),
+}
+"""The lanes for a use, the best first: who cannot have one takes the next."""
 
 
 @dataclass(frozen=True, slots=True)

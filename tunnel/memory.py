@@ -291,5 +291,7 @@ class _MemoryDialer:
         self._bearer = bearer
         self._data = data
 
-    async def dial(self, make: Callable[[], asyncio.Protocol]) -> None:
+    async def dial(self, make: Callable[[], asyncio.Protocol], *, splice: bool = False) -> None:
+        if splice:
+            raise OSError("there is no kernel here to splice in")
         await self._network.connect(self._bearer, make, data=self._data)

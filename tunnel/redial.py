@@ -13,7 +13,7 @@ from tunnel.resume import WINDOW, Resume, Side
 from tunnel.stream import StreamReset
 
 _FIRST_S = 0.1
-_LONGEST_S = 2.0
+_LONGEST_S = 1.0
 
 Dial: TypeAlias = Callable[[Callable[[], asyncio.Protocol]], Awaitable[None]]
 """Makes a lane to the agent: connects, sends whatever comes before the stream's own bytes (token, grant), hands

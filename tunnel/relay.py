@@ -1,20 +1,21 @@
 """Who is linked, and streams to them: over the link they have, or over data connections that they dial when asked."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 from atoll.clock import Chance
 from atoll.errors import Unavailable
 from tunnel import wire
 from tunnel.dataline import TOKEN, RelayLine
-from tunnel.lanes import Choice, Lane, Limits, Pool, Refusal, Tally, Use
+from tunnel.lanes import LANES, Choice, Lane, Limits, Pool, Refusal, Tally, Use
 from tunnel.link import Link
 from tunnel.stream import StreamTransport
 
 _SIFT_S = 1.0
 _AGAIN = "it reconnects by itself; try again in a moment"
+_WHY = {Use.SHORT: "short or unknown traffic", Use.BULK: "bulk", Use.BLIND: "encrypted from end to end"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,31 +26,57 @@ class Opened:
     choice: Choice
 
 
+class _Lot:
+    """An agent's data connections for one lane that carry nothing yet, and who waits for one."""
+
+    def __init__(self, lane: Lane, limits: Limits) -> None:
+        self.lane = lane
+        self.pool = Pool(limits)
+        self.ready: deque[RelayLine] = deque()
+        self.waiting: deque[asyncio.Future[RelayLine]] = deque()
+
+
 class _Member:
-    """One linked agent: its link, its data connections and who waits for one."""
+    """One linked agent: its link and its data connections."""
 
     def __init__(self, agent: str, boot: str, limits: Limits) -> None:
         self.agent = agent
         self.boot = boot
         self.link: Link | None = None
         self.dials = False
-        self.pool = Pool(limits)
+        self.lots: dict[Lane, _Lot] = {}
         self.lines: set[RelayLine] = set()
-        self.ready: deque[RelayLine] = deque()
-        self.waiting: deque[asyncio.Future[RelayLine]] = deque()
         self.timer: asyncio.TimerHandle | None = None
         self.gone_at = 0.0
         self.past: dict[Lane, Tally] = {}
+        self._limits = limits
+
+    def lot(self, lane: Lane) -> _Lot:
+        """Return what there is for a lane."""
+        if lane not in self.lots:
+            self.lots[lane] = _Lot(lane, self._limits)
+        return self.lots[lane]
 
     @property
     def in_use(self) -> int:
         """How many of its data connections carry a stream."""
-        return len(self.lines) - len(self.ready)
+        return len(self.lines) - sum(len(lot.ready) for lot in self.lots.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many openers wait for one."""
+        return sum(len(lot.waiting) for lot in self.lots.values())
 
     @property
     def buffered(self) -> int:
         """Bytes held for its data connections."""
         return sum(line.get_write_buffer_size() for line in self.lines)
+
+    def held(self) -> "Held":
+        """Return what there is of its data connections."""
+        lots = self.lots.values()
+        ready = sum(len(lot.ready) for lot in lots)
+        return Held(ready, self.in_use, sum(len(lot.pool.pending) for lot in lots), self.waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +103,10 @@ class Carried:
 
 
 class Relay:
-    """Opens streams to linked agents. `accept` is the protocol factory for connections under `wire.ALPN_DATA`.
+    """Opens streams to linked agents.
+
+    `accept` is the protocol factory for connections under `wire.ALPN_DATA`, `accept_spliced` for those under
+    `wire.ALPN_DATA_SPLICE`.
 
     A token is one dial's: it can be shown once, before its deadline, while the link lives over which it was sent.
     An agent's data connections outlive its link for `Limits.grace_s`, and go on when the same process (`boot`)
@@ -87,7 +117,7 @@ class Relay:
         self._chance = chance
         self._limits = limits or Limits()
         self._members: dict[str, _Member] = {}
-        self._tokens: dict[bytes, _Member] = {}
+        self._tokens: dict[bytes, tuple[_Member, _Lot]] = {}
         self._owners: dict[RelayLine, _Member] = {}
         self._strangers: dict[RelayLine, asyncio.TimerHandle] = {}
         self._past: dict[Lane, Tally] = _tallies()
@@ -149,9 +179,7 @@ class Relay:
     def held(self, agent: str) -> Held:
         """Return what there is of an agent's data connections."""
         member = self._members.get(agent)
-        if member is None:
-            return Held()
-        return Held(len(member.ready), member.in_use, len(member.pool.pending), len(member.waiting))
+        return Held() if member is None else member.held()
 
     def tallies(self) -> dict[Lane, Tally]:
         """Return what each lane has carried up to now."""
@@ -181,22 +209,37 @@ class Relay:
         """Open a lane to an agent and attach `protocol` to it; its `connection_made` was called on return.
 
         The lane follows from `use` unless it is given; `again` says that the stream has lost one. A mux lane has
-        half-close and reset; a data lane carries bytes alone, so only what frames them itself may run there. Raises
-        `Unavailable` with a hint and a `Refusal` as its reason.
+        half-close and reset; a data lane carries bytes alone, so only what frames them itself may run there. Nothing
+        may be written to a spliced one, nor read: it is for `Passthrough`. Raises `Unavailable` with a hint and a
+        `Refusal` as its reason.
         """
         member = self._members.get(agent)
-        wanted = lane or (Lane.DATA if use is Use.BULK else Lane.MUX)
+        wanted = (lane,) if lane else LANES[use]
         if member is None or member.link is None:
-            self._past[wanted].refuse(Refusal.OFFLINE)
+            self._past[wanted[0]].refuse(Refusal.OFFLINE)
             raise Unavailable("the agent is not connected", hint=_AGAIN, reason=Refusal.OFFLINE)
-        if wanted is Lane.MUX:
-            opened = self._open_mux(member, opening, protocol, "asked for" if lane else "short or unknown traffic")
-        else:
-            opened = await self._open_data(member, opening, protocol, patient=lane is not None)
+        opened = await self._open(member, opening, protocol, wanted, "asked for" if lane else _WHY[use])
         for tally in self._both(member, opened.choice.lane):
             tally.opens += 1
             tally.resumes += again
         return opened
+
+    async def _open(
+        self, member: _Member, opening: wire.OpenStream, protocol: asyncio.Protocol, lanes: Sequence[Lane], why: str
+    ) -> Opened:
+        """Open the first of these lanes that can be had: who may have another is not `patient`."""
+        lane, others = lanes[0], lanes[1:]
+        if lane is Lane.MUX:
+            return self._open_mux(member, opening, protocol, why)
+        try:
+            line, found = await self._line(member, member.lot(lane), patient=not others)
+        except Unavailable as error:
+            self._refused(member, lane, error)
+            if not others:
+                raise
+            return await self._open(member, opening, protocol, others, f"{why}, but {error.message}")
+        line.open(opening, protocol)
+        return Opened(line, Choice(lane, f"{why}, {found}"))
 
     def _open_mux(self, member: _Member, opening: wire.OpenStream, protocol: asyncio.Protocol, why: str) -> Opened:
         try:
@@ -208,26 +251,13 @@ class Relay:
             raise
         return Opened(transport, Choice(Lane.MUX, why))
 
-    async def _open_data(
-        self, member: _Member, opening: wire.OpenStream, protocol: asyncio.Protocol, *, patient: bool
-    ) -> Opened:
-        """Take a ready connection or wait for one; who need not have one (not `patient`) gets the link instead."""
-        try:
-            line, why = await self._line(member, patient=patient)
-        except Unavailable as error:
-            self._refused(member, Lane.DATA, error)
-            if patient:
-                raise
-            return self._open_mux(member, opening, protocol, f"bulk, but {error.message}")
-        line.open(opening, protocol)
-        return Opened(line, Choice(Lane.DATA, why))
-
-    async def _line(self, member: _Member, *, patient: bool) -> tuple[RelayLine, str]:
+    async def _line(self, member: _Member, lot: _Lot, *, patient: bool) -> tuple[RelayLine, str]:
+        """Take a ready connection or wait for one; return how it was had, too."""
         loop = asyncio.get_running_loop()
         limits = self._limits
         if not member.dials:
             raise Unavailable("its agent is too old for data connections", hint="update the agent", reason=Refusal.OLD)
-        if member.in_use + len(member.waiting) >= limits.streams:
+        if member.in_use + member.waiting >= limits.streams:
             raise Unavailable(
                 f"the agent carries {limits.streams} data streams already",
                 hint="try again later",
@@ -237,20 +267,20 @@ class Relay:
             raise Unavailable(
                 "too much waits to be sent to the agent already", hint="try again later", reason=Refusal.BUFFERED
             )
-        while member.ready:
-            line = member.ready.pop()
+        while lot.ready:
+            line = lot.ready.pop()
             if not line.is_closing():
-                member.pool.used(loop.time(), missed=False)
+                lot.pool.used(loop.time(), missed=False)
                 self._fill(member)
-                return line, "bulk, a connection was ready"
-        if len(member.waiting) >= limits.waiting:
+                return line, "a connection was ready"
+        if member.waiting >= limits.waiting:
             raise Unavailable(
                 f"{limits.waiting} streams wait for data connections already",
                 hint="try again later",
                 reason=Refusal.WAITING,
             )
-        hopeful = patient or member.pool.hopeful(loop.time())
-        member.pool.used(loop.time(), missed=True)
+        hopeful = patient or lot.pool.hopeful(loop.time())
+        lot.pool.used(loop.time(), missed=True)
         if not hopeful:
             self._fill(member)
             raise Unavailable(
@@ -258,12 +288,12 @@ class Relay:
                 hint="try again in a moment",
                 reason=Refusal.NO_DIAL,
             )
-        return await self._dialled(member, limits.dial_s if patient else limits.patience_s)
+        return await self._dialled(member, lot, limits.dial_s if patient else limits.patience_s)
 
-    async def _dialled(self, member: _Member, seconds: float) -> tuple[RelayLine, str]:
+    async def _dialled(self, member: _Member, lot: _Lot, seconds: float) -> tuple[RelayLine, str]:
         """Wait for a connection in a queue of openers; the first that comes is the first one's."""
         waiter: asyncio.Future[RelayLine] = asyncio.get_running_loop().create_future()
-        member.waiting.append(waiter)
+        lot.waiting.append(waiter)
         self._fill(member)
         line: RelayLine | None = None
         try:
@@ -275,22 +305,26 @@ class Relay:
             ) from None
         finally:
             if line is None:
-                self._gave_up(member, waiter)
+                self._gave_up(lot, waiter)
         if line.is_closing():
             raise Unavailable("the agent's data connection broke", hint="try again in a moment", reason=Refusal.BROKE)
-        return line, "bulk, a connection was dialled"
+        return line, "a connection was dialled"
 
-    def _gave_up(self, member: _Member, waiter: "asyncio.Future[RelayLine]") -> None:
-        if waiter in member.waiting:
-            member.waiting.remove(waiter)
+    def _gave_up(self, lot: _Lot, waiter: "asyncio.Future[RelayLine]") -> None:
+        if waiter in lot.waiting:
+            lot.waiting.remove(waiter)
         elif waiter.done() and not waiter.cancelled() and waiter.exception() is None and not waiter.result().over:
-            self._offer(member, waiter.result())  # it came in the very turn in which its opener gave up
+            self._offer(lot, waiter.result())  # it came in the very turn in which its opener gave up
 
     # LineOwner: the data connections' ends.
 
     def accept(self) -> RelayLine:
         """Return the protocol for a new connection under `wire.ALPN_DATA`."""
         return RelayLine(self)
+
+    def accept_spliced(self) -> RelayLine:
+        """Return the protocol for a new connection under `wire.ALPN_DATA_SPLICE`."""
+        return RelayLine(self, Lane.SPLICE)
 
     def admit(self, line: RelayLine) -> bool:
         """Let a connection show its token within `Limits.token_s`, unless there are too many."""
@@ -303,12 +337,14 @@ class Relay:
     def shown(self, line: RelayLine, token: bytes) -> bool:
         """Take a connection whose token is awaited; False for any other."""
         self._no_stranger(line)
-        member = self._tokens.pop(token, None)
-        if member is None or not member.pool.redeem(token, asyncio.get_running_loop().time()):
+        member, lot = self._tokens.pop(token, (None, None))
+        if member is None or lot is None or not lot.pool.redeem(token, asyncio.get_running_loop().time()):
+            return False
+        if lot.lane is not line.lane:
             return False
         self._owners[line] = member
         member.lines.add(line)
-        self._offer(member, line)
+        self._offer(lot, line)
         self._fill(member)
         return True
 
@@ -316,25 +352,25 @@ class Relay:
         """A connection is gone."""
         self._no_stranger(line)
         member = self._owners.pop(line, None)
-        self._past[Lane.DATA].carried(line.received, line.sent)
+        self._past[line.lane].carried(line.received, line.sent)
         if member is not None:
-            self._both(member, Lane.DATA)[0].carried(line.received, line.sent)
+            self._both(member, line.lane)[0].carried(line.received, line.sent)
             member.lines.discard(line)
-            if line in member.ready:
-                member.ready.remove(line)
+            if line in (ready := member.lot(line.lane).ready):
+                ready.remove(line)
 
     def _no_stranger(self, line: RelayLine) -> None:
         if timer := self._strangers.pop(line, None):
             timer.cancel()
 
-    def _offer(self, member: _Member, line: RelayLine) -> None:
+    def _offer(self, lot: _Lot, line: RelayLine) -> None:
         """Give a fresh connection to who waited longest, or keep it ready."""
-        while member.waiting:
-            waiter = member.waiting.popleft()
+        while lot.waiting:
+            waiter = lot.waiting.popleft()
             if not waiter.done():
                 waiter.set_result(line)
                 return
-        member.ready.append(line)
+        lot.ready.append(line)
 
     # Dials.
 
@@ -345,13 +381,14 @@ class Relay:
             self._arm(member)
             return
         now = asyncio.get_running_loop().time()
-        count = member.pool.wanted(len(member.ready), len(member.waiting))
-        tokens = [self._chance.token_bytes(TOKEN) for _ in range(count)]
-        for token in tokens:
-            member.pool.promise(token, now)
-            self._tokens[token] = member
-        if tokens:
-            link.send(wire.Dial(tokens=tokens))
+        for lot in member.lots.values():
+            count = lot.pool.wanted(len(lot.ready), len(lot.waiting))
+            tokens = [self._chance.token_bytes(TOKEN) for _ in range(count)]
+            for token in tokens:
+                lot.pool.promise(token, now)
+                self._tokens[token] = member, lot
+            if tokens:
+                link.send(wire.Dial(tokens=tokens, splice=lot.lane is Lane.SPLICE))
         self._arm(member)
 
     def _rest(self, member: _Member) -> None:
@@ -360,10 +397,11 @@ class Relay:
         if member.link is None and now >= member.gone_at + self._limits.grace_s:
             self._dissolve(member, "the agent did not come back")
             return
-        for token in member.pool.rest(now):
-            self._tokens.pop(token, None)
-        while len(member.ready) > member.pool.size:
-            member.ready.popleft().close()
+        for lot in member.lots.values():
+            for token in lot.pool.rest(now):
+                self._tokens.pop(token, None)
+            while len(lot.ready) > lot.pool.size:
+                lot.ready.popleft().close()
         self._fill(member)
 
     def _arm(self, member: _Member) -> None:
@@ -371,7 +409,8 @@ class Relay:
         if member.timer is not None:
             member.timer.cancel()
             member.timer = None
-        at = member.pool.next_rest()
+        rests = [lot.pool.next_rest() for lot in member.lots.values()]
+        at = min((at for at in rests if at is not None), default=None)
         if member.link is None:
             at = member.gone_at + self._limits.grace_s
         if at is not None:
@@ -384,9 +423,10 @@ class Relay:
             for tally in self._both(member, Lane.MUX):
                 tally.carried(*member.link.carried)
             member.link = None
-        for token in member.pool.pending:
-            self._tokens.pop(token, None)
-        member.pool.pending.clear()
+        for lot in member.lots.values():
+            for token in lot.pool.pending:
+                self._tokens.pop(token, None)
+            lot.pool.pending.clear()
 
     def _dissolve(self, member: _Member, reason: str) -> None:
         """Forget an agent and end all it has here."""
@@ -400,10 +440,11 @@ class Relay:
             line.abort()
 
     def _refuse_waiting(self, member: _Member, error: Unavailable) -> None:
-        waiting, member.waiting = member.waiting, deque()
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_exception(error)
+        for lot in member.lots.values():
+            waiting, lot.waiting = lot.waiting, deque()
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_exception(error)
 
     def _both(self, member: _Member, lane: Lane) -> tuple[Tally, Tally]:
         """What is counted for an agent is counted for all."""
@@ -425,13 +466,10 @@ def _sum(past: dict[Lane, Tally], members: Sequence[_Member], lines: Sequence[Re
     for link in links:
         lanes[Lane.MUX].carried(*link.carried)
     for line in lines:
-        lanes[Lane.DATA].carried(line.received, line.sent)
-    held = Held(
-        sum(len(member.ready) for member in members),
-        sum(member.in_use for member in members),
-        sum(len(member.pool.pending) for member in members),
-        sum(len(member.waiting) for member in members),
-    )
-    streams = {Lane.MUX: sum(link.streams for link in links), Lane.DATA: held.in_use}
+        lanes[line.lane].carried(line.received, line.sent)
+    all_held = [astuple(member.held()) for member in members]
+    held = Held(*map(sum, zip(*all_held, strict=True))) if all_held else Held()
+    streams = {Lane.MUX: sum(link.streams for link in links), Lane.DATA: 0, Lane.SPLICE: 0}
+    streams.update(Counter(line.lane for member in members for line in member.lines if line.in_use))
     buffered = sum(link.buffered for link in links) + sum(member.buffered for member in members)
     return Carried(lanes, streams, held, buffered)

@@ -137,6 +137,7 @@ class ResumableTransport(Endpoint):
         self._flushing = False
         self._acking: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._heard = 0.0
         self._asked: float | None = None

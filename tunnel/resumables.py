@@ -78,6 +78,8 @@ class Resumables:
         self._detached: dict[bytes, ServedTransport] = {}
         self._past: dict[bytes, ServedTransport] = {}
         self._windows = 0
+        self.awaited = asyncio.Event()
+        """Set while a stream that lost its lane has no other: its user waits for this agent to be reached again."""
 
     def __len__(self) -> int:
         """How many streams live, with a lane or waiting for one."""
@@ -131,23 +133,29 @@ class Resumables:
     def waits(self, stream: ServedTransport) -> None:
         """A stream lost its lane; where too much is kept for such, the oldest go."""
         self._detached[stream.core.stream] = stream
+        self.awaited.set()
         while sum(waiting.core.held for waiting in self._detached.values()) > DETACHED_LIMIT:
             next(iter(self._detached.values())).fail("too much was kept for streams without a lane")
 
     def returned(self, stream: ServedTransport) -> None:
         """A stream has a lane again."""
-        self._detached.pop(stream.core.stream, None)
+        self._attached(stream.core.stream)
 
     def ended(self, stream: ServedTransport) -> None:
         """A stream needs no lane any more: its end is remembered for a while."""
         key = stream.core.stream
-        self._detached.pop(key, None)
+        self._attached(key)
         if self._live.pop(key, None) is None:
             return
         self._windows -= stream.window
         self._past[key] = stream
         if len(self._past) > _REMEMBERED:
             del self._past[next(iter(self._past))]
+
+    def _attached(self, key: bytes) -> None:
+        self._detached.pop(key, None)
+        if not self._detached:
+            self.awaited.clear()
 
 
 class _Arrival:

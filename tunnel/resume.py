@@ -13,7 +13,8 @@ Header (network order): type u8, length u32, offset u64.
 | ACK | consumed so far by the reader | – |
 | END | of the end: one past the last byte | – |
 | RESET | 0 | reason, UTF-8 |
-| PING, PONG | 0 | – |
+| PING | 0 | – |
+| PONG | 0 | padding |
 
 Offsets count from the stream's first byte; the end takes one, so it is received and acknowledged like a byte.
 What is not acknowledged is kept to be sent again, and only a window of it may be sent: the sender's memory
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TypeAlias
 
-from tunnel.wire import ProtocolError
+from tunnel.wire import PADDING, ProtocolError
 
 HEADER = struct.Struct("!BIQ")
 FRAME = 256 * 1024
@@ -77,8 +78,10 @@ _LIMITS: dict[int, tuple[int, int]] = {
     Kind.END: (0, 0),
     Kind.RESET: (0, REASON_LIMIT),
     Kind.PING: (0, 0),
-    Kind.PONG: (0, 0),
+    Kind.PONG: (0, len(PADDING)),
 }
+FILLER = HEADER.pack(Kind.PONG, len(PADDING), 0) + PADDING
+"""Follows a greeting: a lane may be a connection that stood idle (`PADDING` says why)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +352,7 @@ class Resume:
         """Client: begin a lane and return its epoch; the one before is over."""
         self._begin(self._epoch + 1)
         self._open = self._epoch == 1
-        self._urgent.append(self._greeting(fresh=not self._answered_once))
+        self._urgent += (self._greeting(fresh=not self._answered_once), FILLER)
         return self._epoch
 
     def answer(self, greeting: Greeting) -> int | None:
@@ -365,7 +368,7 @@ class Resume:
         if self._dead:
             self._urgent.append(refusal(self._reason or "the stream is over"))
         else:
-            self._urgent.append(self._greeting(fresh=False))
+            self._urgent += (self._greeting(fresh=False), FILLER)
             self._meet(greeting)
         return self._epoch
 

@@ -9,6 +9,9 @@ _DEAD_MS = 15_000
 _KEEPALIVE_S = 10
 _LAST_HEARD, _HEARD = 52, struct.Struct("=II")
 """Where `struct tcp_info` holds `tcpi_last_data_recv` and `tcpi_last_ack_recv`, in milliseconds."""
+_LEAST_RTT, _MICROSECONDS = 148, struct.Struct("=I")
+"""Where it holds `tcpi_min_rtt`."""
+_NEAR_US = 1000
 
 
 def tune(connection: socket.socket | None) -> None:
@@ -28,6 +31,17 @@ def tune_link(connection: socket.socket | None, unsent: int) -> None:
     """Set what suits messages: no delay, BBR, few bytes unsent in the kernel, where no later message overtakes them."""
     if connection is not None:
         _set(connection, {getattr(socket, "TCP_NOTSENT_LOWAT", 25): unsent})
+
+
+def ease(connection: socket.socket) -> None:
+    """Send by CUBIC over a path of less than a millisecond: BBR's pacing gains nothing there.
+
+    Where the kernel alone carries the bytes, it takes half of the processor time.
+    """
+    with contextlib.suppress(OSError):
+        told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LEAST_RTT + _MICROSECONDS.size)
+        if len(told) > _LEAST_RTT and _MICROSECONDS.unpack_from(told, _LEAST_RTT)[0] < _NEAR_US:
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_CONGESTION", 13), b"cubic")
 
 
 def silence(connection: socket.socket | None) -> float:

@@ -14,9 +14,10 @@ from tunnel import wire
 from tunnel.buffered import Buffered
 from tunnel.dialer import connect
 from tunnel.door import Way, framed, payload_of
-from tunnel.envelope import secured
+from tunnel.envelope import secured, veiled
 from tunnel.redial import RedialledTransport
 from tunnel.tcp import tune
+from tunnel.veil import Veil
 
 WAY_S = 4.0
 """Most seconds for one way: a relay that hangs must leave time for the next."""
@@ -121,15 +122,13 @@ async def enter(
     Raises `OSError` where the door cannot be reached, and the door's own `AtollError`.
     """
     async with asyncio.timeout(DIRECT_S if way.direct else WAY_S):
-        taken, caller = await _call(way, permit.ca, environ)
+        taken, caller = await _call(way, permit.ca, environ, blind=bool(permit.opening.client))
         try:
             answer = await caller.ask(structs.replace(permit.opening, again=again))
         except BaseException:
             caller.transport.abort()
             raise
-    protocol = make()
-    caller.transport.set_protocol(Buffered(protocol))
-    protocol.connection_made(caller.transport)
+    caller.hand_over(make(), answer)
     return taken, answer
 
 
@@ -148,38 +147,43 @@ async def reach(ways: Sequence[Way], ca: str, environ: Mapping[str, str]) -> Way
     raise failure
 
 
-async def _call(way: Way, ca: str, environ: Mapping[str, str]) -> "tuple[Way, _Caller]":
+async def _call(way: Way, ca: str, environ: Mapping[str, str], *, blind: bool = False) -> "tuple[Way, _Caller]":
     """Call at a door: where another server answers there, inside a WebSocket."""
     try:
-        return way, await _dial(way, ca, environ)
+        return way, await _dial(way, ca, environ, blind)
     except (ssl.SSLError, ConnectionError) as error:
         if way.direct or way.inside or isinstance(error, ConnectionRefusedError):
             raise
         inside = replace(way, inside=True)
         try:
-            return inside, await _dial(inside, ca, environ)
+            return inside, await _dial(inside, ca, environ, blind)
         except OSError as second:
             raise OSError(f"{error}; inside a WebSocket: {second}") from second
 
 
-async def _dial(way: Way, ca: str, environ: Mapping[str, str]) -> "_Caller":
-    context, caller = user_context(ca), _Caller()
+async def _dial(way: Way, ca: str, environ: Mapping[str, str], blind: bool) -> "_Caller":
+    """Connect; of `blind` streams a door may take the TLS off."""
+    protocols = [wire.ALPN_USER_SPLICE, wire.ALPN_USER] if blind else [wire.ALPN_USER]
+    context, caller = user_context(ca, protocols), _Caller()
     connection = await connect(way.host, way.port, {} if way.direct else environ)  # no proxy leads into the LAN
     inside = (way.host, way.port) if way.inside else None
-    await secured(connection, lambda: Buffered(caller), context, way.server_name, inside=inside)
+    if blind:
+        await veiled(connection, caller, context, way.server_name, inside=inside)
+    else:
+        await secured(connection, lambda: Buffered(caller), context, way.server_name, inside=inside)
     tls = caller.transport.get_extra_info("ssl_object")
-    if tls.selected_alpn_protocol() != wire.ALPN_USER:
+    if tls.selected_alpn_protocol() not in protocols:
         caller.transport.abort()
         raise ConnectionError(f"{way} has no door for users")
     return caller
 
 
-def user_context(ca: str) -> ssl.SSLContext:
+def user_context(ca: str, protocols: Sequence[str] = (wire.ALPN_USER,)) -> ssl.SSLContext:
     """Return the context for doors whose certificates `ca` (PEM) signs. Raises `OSError` for a bad one."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(cadata=ca)
-    context.set_alpn_protocols([wire.ALPN_USER])
+    context.set_alpn_protocols(list(protocols))
     return context
 
 
@@ -204,6 +208,16 @@ class _Caller(asyncio.Protocol):
         if answer.code:
             raise BY_CODE.get(answer.code, AtollError)(answer.message, hint=answer.hint)
         return answer
+
+    def hand_over(self, protocol: asyncio.Protocol, answer: wire.Answer) -> None:
+        """Let the stream have the connection."""
+        if not isinstance(self.transport, Veil):
+            self.transport.set_protocol(Buffered(protocol))
+        else:
+            self.transport.set_protocol(protocol)
+            if answer.bare:
+                self.transport.lift()
+        protocol.connection_made(self.transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""

@@ -46,6 +46,10 @@ ALPN_UPLINK = "atoll-uplink/1"
 """A relay's link to its control plane: the client certificate is required."""
 ALPN_USER = "atoll-user/1"
 """Users' connections, for one stream each: no client certificate, a sealed grant comes first."""
+ALPN_DATA_SPLICE = "atoll-data-splice/1"
+"""As `ALPN_DATA`; the connection is bare once its stream is opened, which must be a blind one."""
+ALPN_USER_SPLICE = "atoll-user-splice/1"
+"""As `ALPN_USER`, for blind streams; the connection is bare from the answer on where that says so."""
 ALPN_INNER = "atoll-inner/1"
 """TLS inside a stream, between its two ends."""
 ALPN_JOIN = "atoll-join/1"
@@ -59,7 +63,12 @@ AGENT_NAMES = ".agent.atoll.internal"
 """An agent's certificate names `<its id>` and this: users who reach it directly ask for that."""
 
 PADDING = bytes(2000)
-"""Makes a message longer than any packet of 1500 bytes."""
+"""Makes a message longer than any packet of 1500 bytes.
+
+So a peer knows that the path carries large ones. And where a connection stood idle for more than ten seconds, BBR
+learns the round trip anew from the first acknowledgement, but not from that of a lone packet, which may have been
+delayed: it then sends next to nothing for 0.2 s (Linux, tcp_bbr.c, `bbr_update_min_rtt`).
+"""
 
 PING_EVERY_S = 1.5
 """Each end sends an app ping this often."""
@@ -262,13 +271,14 @@ class Leave(Message, frozen=True, tag="leave"):
 
 
 class Dial(Message, frozen=True, tag="dial"):
-    """Control: make a data connection (`ALPN_DATA`) for each token, and show it there first.
+    """Control: make a data connection (`ALPN_DATA`, with `splice` `ALPN_DATA_SPLICE`) for each token; show it first.
 
     A token is good for one connection within ten seconds, while the link lives over which it came.
     Sent to agents of protocol `DIALS` or newer only.
     """
 
     tokens: list[bytes]
+    splice: bool = False
 
 
 class Relays(Message, frozen=True, tag="relays"):
@@ -461,7 +471,7 @@ class OpenStream(msgspec.Struct, frozen=True, kw_only=True):
     With `resume` the bytes are frames of `tunnel.resume`, of the stream of that id: it goes on if this way is lost.
     `grant` is a sealed `tunnel.grant.Grant` of just this. With `client`, a certificate (DER) of the user's own, the
     bytes are TLS from that user's end to the agent (`tunnel.innertls`). `again` says that the stream had other lanes
-    before: for figures only.
+    before: for figures only. On a data connection it comes with `padding`.
     """
 
     run: str
@@ -473,13 +483,18 @@ class OpenStream(msgspec.Struct, frozen=True, kw_only=True):
     grant: bytes = b""
     client: bytes = b""
     again: bool = False
+    padding: bytes = b""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """A door's answer to a user's `OpenStream`: the stream's lane and `why` that one, or an error's code and text."""
+    """A door's answer to a user's `OpenStream`: the stream's lane and `why` that one, or an error's code and text.
+
+    With `bare` the connection is TLS up to here and no further.
+    """
 
     lane: str = ""
     why: str = ""
+    bare: bool = False
     code: str = ""
     message: str = ""
     hint: str = ""

@@ -5,7 +5,7 @@ import msgspec
 from atoll.client import linkviews as api
 from federation.api.route import Access, Call, Page, Query, Route
 from federation.control.linkfacts import LinkStanding, Pings
-from tunnel.lanes import Lane, Use
+from tunnel.lanes import Use
 
 _BASE = "/v1/links"
 
@@ -51,7 +51,7 @@ async def ping(call: Call) -> api.PingView:
             for use in Use
             if use in found.choices
         ],
-        pings=[_pings("link", found.link), *(_pings(lane, found.lanes[lane]) for lane in Lane)],
+        pings=[_pings("link", found.link), *(_pings(lane, found.lanes[lane]) for lane in found.lanes)],
     )
 
 

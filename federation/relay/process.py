@@ -28,8 +28,10 @@ from tunnel import wire
 from tunnel.acceptor import Acceptor, Route
 from tunnel.door import Door
 from tunnel.figures import LaneFigures
+from tunnel.passthrough import POSSIBLE
 from tunnel.relay import Carried, Relay
 from tunnel.reports import Reports
+from tunnel.veil import Veil
 
 _log = logging.getLogger("atoll.relay")
 
@@ -187,11 +189,17 @@ class Process:
             wire.ALPN_RELAY: Route(home.server_context(wire.ALPN_RELAY, agents=True), self.agents.accept),
             wire.ALPN_DATA: Route(home.server_context(wire.ALPN_DATA), self.relay.accept),
         }
+        if POSSIBLE:
+            data = home.server_context(wire.ALPN_DATA_SPLICE)
+            routes[wire.ALPN_DATA_SPLICE] = Route(data, self.relay.accept_spliced, end=Veil)
         if self.terms.grant_key and self.terms.grant_key != self._key:
             self._key = self.terms.grant_key
             self._door = Door(self.relay, self._key, self.terms.now, guard=self.visits)
         if self._door is not None:
             routes[wire.ALPN_USER] = Route(home.server_context(wire.ALPN_USER), self._door.accept)
+            if POSSIBLE:
+                bare = home.server_context(wire.ALPN_USER_SPLICE)
+                routes[wire.ALPN_USER_SPLICE] = Route(bare, self._door.accept, end=Veil)
         self.acceptor.reroute(routes)
         self.inside.reroute(routes)
 

@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.installation import BIN, Installation, free_port
+from tests.e2e.installation import BIN, Installation
 from tests.e2e.waiting import until
+from tests.ports import free_port
 
 ECHO = """
 import os, socketserver
@@ -100,10 +101,12 @@ class RelayProcess:
 class Forward:
     """`atoll forward -v` of one port: where it listens, and by which way each of its lanes goes."""
 
-    def __init__(self, installation: Installation, session: str, port: str, environment: dict[str, str]) -> None:
+    def __init__(
+        self, installation: Installation, session: str, port: str, environment: dict[str, str], *flags: str
+    ) -> None:
         self.said: list[str] = []
         self._process = subprocess.Popen(
-            [str(BIN / "atoll"), "forward", "-v", session, f"0:{port}"],
+            [str(BIN / "atoll"), "forward", "-v", *flags, session, f"0:{port}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

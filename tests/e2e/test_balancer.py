@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.installation import Installation, free_port
+from tests.e2e.installation import Installation
 from tests.e2e.processes import connections, end_all, listens
 from tests.e2e.relays import RelayProcess
 from tests.e2e.streams import Download, seeded_server
 from tests.e2e.waiting import until
+from tests.ports import free_port
 from tunnel.certificates import new_authority, new_key, new_server
 from tunnel.identity import AgentIdentity, Authority, make_key_and_csr
 
@@ -205,9 +206,9 @@ def session(hall: Hall) -> Iterator[int]:
 
 
 @contextmanager
-def forwarded(hall: Hall, app: int) -> Iterator[tuple[int, str]]:
+def forwarded(hall: Hall, app: int, *flags: str) -> Iterator[tuple[int, str]]:
     """A forwarded port of the session on the laptop, and what is said of its way."""
-    forwarding = hall.laptop.begin("forward", "-v", "data", f"0:{app}")
+    forwarding = hall.laptop.begin("forward", "-v", *flags, "data", f"0:{app}")
     try:
         assert forwarding.stdout is not None
         assert forwarding.stderr is not None
@@ -219,9 +220,10 @@ def forwarded(hall: Hall, app: int) -> Iterator[tuple[int, str]]:
         forwarding.communicate()
 
 
-def test_a_users_stream_outlives_the_balancer(hall: Hall, session: int) -> None:
+@pytest.mark.parametrize("flags", [(), ("--blind",)], ids=["open", "blind"])
+def test_a_users_stream_outlives_the_balancer(hall: Hall, session: int, flags: tuple[str, ...]) -> None:
     at, balancer = hall.at, hall.balancer
-    with forwarded(hall, session) as (near, said):
+    with forwarded(hall, session, *flags) as (near, said):
         assert f"streams that resume, by localhost:{balancer.port} inside a WebSocket" in said
         connection = until(lambda: answering(near), "the app answers", story=at.story)
         begun = Download(connection, "data", 100, 0.05)

@@ -1,13 +1,15 @@
 """The users' doors of an installation, each with a stream's far end that notes what reaches it; and who comes there."""
 
 import asyncio
+import hashlib
 import os
 import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,7 @@ class Door:
     served: list[bytes]
     token: str = "t-1"
     generation: int = 0
+    client: bytes = b""
 
     def ask(self, where: str, *, sealing: "Sealing | None" = None, **fields: object) -> wire.OpenStream:
         """Return what somebody shows who wants to get to the session `where`: good, but for what is given."""
@@ -59,17 +62,20 @@ class Door:
         grant = Grant(
             id=os.urandom(16), agent=self.agent, run=f"{where}.1.0", project="default", session=where,
             expires_at=time.time() + 60, user="ada", token=self.token, port=self.port, resume=os.urandom(16),
+            client=hashlib.sha256(self.client).digest() if self.client else b"",
         )  # fmt: skip
         grant = structs.replace(grant, **fields)
         own = agent_key(given.agent or self.secret, grant.agent, self.generation + given.generation)
         sealed = seal(grant, relay_key(given.relay or self.secret), own)
-        return wire.OpenStream(run=f"{where}.1.0", port=self.port, resume=grant.resume, grant=sealed)
+        return wire.OpenStream(
+            run=f"{where}.1.0", port=self.port, resume=grant.resume, grant=sealed, client=self.client
+        )
 
     async def enter(self, opening: wire.OpenStream) -> str:
         """Come with an opening: what is said of it, "in" where the agent's program answered."""
         user = test_direct.User()
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await enter(self.way, Permit(self.agent, opening, [], self.ca, 60.0), {}, lambda: user)
         except AtollError as error:
             return f"{error.code}: {error.message}"
@@ -135,7 +141,7 @@ async def inside_a_websocket(authority: Authority, folder: Path) -> AsyncIterato
 
 
 @asynccontextmanager
-async def of_a_relay(authority: Authority, folder: Path) -> AsyncIterator[Door]:
+async def of_a_relay(authority: Authority, folder: Path, client: bytes = b"") -> AsyncIterator[Door]:
     place = Place(authority, folder)
     await place.listen()
     await place.start()
@@ -150,14 +156,14 @@ async def of_a_relay(authority: Authority, folder: Path) -> AsyncIterator[Door]:
             return None
         return place.table.lane(opening.resume, opening.run, lambda: Noting(served))
 
-    links.attach(serve)
+    links.attach(serve, place.table.awaited)
     try:
         await until(lambda: links.linked and place.process.uplink.connected and place.process._door is not None)
         place.process.visits.evict([GONE])
         assert place.process._door is not None
         yield Door(
             Way("127.0.0.1", place.port, wire.RELAY_NAME), authority.ca_pem, AGENT, "s-1", 80, SECRET,
-            place.process._door.refused, place.acceptor.refused.total, served,
+            place.process._door.refused, place.acceptor.refused.total, served, client=client,
         )  # fmt: skip
     finally:
         await links.close()
@@ -189,10 +195,11 @@ def permitted(key: bytes) -> Permission:
     return made
 
 
-DOORS = {
+DOORS: dict[str, Callable[[Authority, Path], AbstractAsyncContextManager[Door]]] = {
     "the control plane's": of_the_control_plane,
     "the control plane's, inside a WebSocket": inside_a_websocket,
     "a relay's": of_a_relay,
+    "a relay's, for blind streams": partial(of_a_relay, client=b"the certificate of the user's own key"),
     "an agent's own": of_an_agent,
 }
 

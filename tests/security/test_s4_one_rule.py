@@ -24,7 +24,7 @@ from federation.main import _acceptors
 from tests.security.house import House, house
 from tests.structure.source import ROOT
 from tunnel.grant import for_relay, relay_key
-from tunnel.wire import ALPN_CONTROL, ALPN_DATA, ALPN_JOIN, ALPN_UPLINK, ALPN_USER
+from tunnel.wire import ALPN_CONTROL, ALPN_DATA, ALPN_DATA_SPLICE, ALPN_JOIN, ALPN_UPLINK, ALPN_USER, ALPN_USER_SPLICE
 
 BASE = "/v1/projects/{project}/sessions/{ref}"
 Headers: TypeAlias = dict[str, str]
@@ -122,7 +122,8 @@ def test_every_protocol_of_the_port_is_known_here() -> None:
     who = {
         ALPN_CONTROL: "agents, by certificate", ALPN_UPLINK: "relays, by certificate",
         ALPN_DATA: "agents, by a one-use token", ALPN_JOIN: "the API", "http/1.1": "the API and apps",
-        ALPN_USER: "users, by a grant",
+        ALPN_DATA_SPLICE: "agents, by a one-use token", ALPN_USER: "users, by a grant",
+        ALPN_USER_SPLICE: "users, by a grant",
     }  # fmt: skip
     assert set(acceptor._routes) == set(who), "and SSH and, on loopback, plain HTTP"
     assert set(inside._routes) == set(who) - {"http/1.1"}, "inside a WebSocket"

@@ -50,6 +50,6 @@ class HostedDialer:
         self._host = host
         self._dialer = dialer
 
-    async def dial(self, make: Callable[[], asyncio.Protocol]) -> None:
+    async def dial(self, make: Callable[[], asyncio.Protocol], *, splice: bool = False) -> None:
         """Connect `make()`, hosted."""
-        await self._dialer.dial(lambda: Hosted(self._host, make()))
+        await self._dialer.dial(lambda: Hosted(self._host, make()), splice=splice)

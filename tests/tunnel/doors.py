@@ -20,6 +20,7 @@ from tunnel.grant import BadGrant, Grant, agent_key, relay_key, seal
 from tunnel.identity import AgentIdentity, Authority
 from tunnel.innertls import towards_user
 from tunnel.userstream import Permit, UserStream
+from tunnel.veil import Veil
 
 SECRET = b"s" * 32
 KEY = agent_key(SECRET, AGENT, 0)
@@ -72,6 +73,9 @@ class DoorSite(TlsSite):
         self.acceptor._routes = {
             **self.acceptor._routes,
             wire.ALPN_USER: Route(self.authority.user_context(), self.door.accept),
+            wire.ALPN_USER_SPLICE: Route(
+                self.authority.user_context(wire.ALPN_USER_SPLICE), self.door.accept, end=Veil
+            ),
         }
         return self
 

@@ -11,7 +11,7 @@ from tunnel.resumable import ResumableTransport
 from tunnel.stream import StreamTransport
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait for a condition; fail when it does not come true in time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds

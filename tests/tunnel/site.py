@@ -19,6 +19,7 @@ from tunnel.memory import Latency, MemoryNetwork
 from tunnel.redial import RedialledTransport
 from tunnel.relay import Relay
 from tunnel.resumables import Resumables
+from tunnel.veil import Veil
 
 AGENT = "a-1"
 LANES = ("mux", "resumable on mux", "resumable on data")
@@ -43,7 +44,7 @@ class AgentEnd(Owner):
     def received(self, link: Link, message: wire.FromAgent | wire.FromControl) -> None:
         super().received(link, message)
         if isinstance(message, wire.Dial) and self.dials:
-            self.lines.dial(message.tokens)
+            self.lines.dial(message.tokens, splice=message.splice)
 
 
 class RelayEnd(Owner):
@@ -130,6 +131,9 @@ class TlsSite(Site):
                     self._authority.control_context(), lambda: Link(self.control, side=Side.CONTROL)
                 ),
                 wire.ALPN_DATA: Route(self._authority.data_context(), relay.accept),
+                wire.ALPN_DATA_SPLICE: Route(
+                    self._authority.data_context(wire.ALPN_DATA_SPLICE), relay.accept_spliced, end=Veil
+                ),
             }
         )
         await self.acceptor.listen("127.0.0.1", 0)

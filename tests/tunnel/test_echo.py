@@ -20,7 +20,7 @@ async def linked(delay: float) -> MemorySite:
     return site
 
 
-@pytest.mark.parametrize("lane", list(Lane))
+@pytest.mark.parametrize("lane", [Lane.MUX, Lane.DATA])
 def test_a_round_trip_takes_twice_the_way(lane: Lane) -> None:
     async def main() -> None:
         site = await linked(0.02)
@@ -32,7 +32,7 @@ def test_a_round_trip_takes_twice_the_way(lane: Lane) -> None:
         await asyncio.sleep(0.1)
         with pytest.raises(ConnectionError):
             await probe.round_trip()
-        assert site.relay.carried(AGENT).streams == {Lane.MUX: 0, Lane.DATA: 0}
+        assert site.relay.carried(AGENT).streams == dict.fromkeys(Lane, 0)
 
     virtual.run(main())
 

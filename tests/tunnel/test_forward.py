@@ -12,9 +12,11 @@ from atoll.errors import AtollError, Conflict, Unavailable
 from atoll.host.system import SystemChance
 from tests.tunnel.doors import DoorSite
 from tests.tunnel.ends import Echo, Recorder, until
+from tunnel import wire
 from tunnel.echo import echo
 from tunnel.forward import Forwarding
 from tunnel.identity import Authority
+from tunnel.lanes import Lane
 from tunnel.splice import Leg
 
 CHUNK = 65536
@@ -70,7 +72,7 @@ async def talk(port: int, data: bytes, *, end: bool = True) -> bytes:
     if end:
         writer.write_eof()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await reader.read()
     finally:
         writer.close()
@@ -113,13 +115,14 @@ def test_what_comes_before_the_stream_is_there_waits(
 ) -> None:
     async def main() -> None:
         async with DoorSite(authority, tmp_path, Counting) as site, House(site) as house:
-            house.refusals = [Unavailable("not yet")] * 2
+            house.refusals = [Unavailable("not yet")] * 1000
             reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
             data = bytes(30_000_000)
             writer.write(data)
             # It is not taken in meanwhile, beyond what this machine's kernel holds.
             await asyncio.sleep(0.1)
             assert writer.transport.get_write_buffer_size() > 10_000_000
+            house.refusals.clear()
             writer.write_eof()
             assert await reader.read() == b"30000000"
             writer.close()
@@ -127,11 +130,15 @@ def test_what_comes_before_the_stream_is_there_waits(
     runner.run(main())
 
 
+@pytest.mark.parametrize(
+    ("lacks", "lane"), [("", "splice"), (wire.ALPN_DATA_SPLICE, "data"), (wire.ALPN_USER_SPLICE, "data")]
+)
 def test_a_blind_stream_goes_on_over_broken_connections(
-    runner: asyncio.Runner, authority: Authority, tmp_path: Path
+    runner: asyncio.Runner, authority: Authority, tmp_path: Path, lacks: str, lane: str
 ) -> None:
     async def main() -> None:
         async with DoorSite(authority, tmp_path, echo, blind=True) as site, House(site, blind=True) as house:
+            site.acceptor._routes = {name: route for name, route in site.acceptor._routes.items() if name != lacks}
             reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
             data = os.urandom(1_000_000)
             for _ in range(6):
@@ -141,6 +148,11 @@ def test_a_blind_stream_goes_on_over_broken_connections(
             writer.write_eof()
             assert await reader.read() == b""
             assert any("resumed 5" in note for note in house.notes)
+            assert any(f"{lane} lane" in note for note in house.notes), house.notes
+            tallies = site.relay.tallies()
+            carried = {each for each in tallies if tallies[each].received > 6_000_000}
+            assert carried == {lane}
+            assert tallies[Lane(lane)].sent > 6_000_000
             writer.close()
 
     runner.run(main())

@@ -85,7 +85,7 @@ async def read_all(
     )
     try:
         writer.write(first)
-        return await asyncio.wait_for(reader.read(), 5)
+        return await asyncio.wait_for(reader.read(), 30)
     except ConnectionResetError:
         return b""  # what was sent lay unread when the server closed
     finally:
@@ -119,7 +119,7 @@ def test_messages_and_a_large_echo(authority: Authority, tmp_path: Path, runner:
                 await user.writable.wait()
                 stream.write(sent[at : at + 50_000])
             stream.write_eof()
-            await until(lambda: user.ended, 20)
+            await until(lambda: user.ended, 60)
             expected = Recorder()
             expected.data_received(sent)
             assert user.size == len(sent)
@@ -257,13 +257,13 @@ def test_an_unfinished_hello_is_closed_at_the_deadline(
     authority: Authority, runner: asyncio.Runner, first: bytes | str
 ) -> None:
     async def main() -> None:
-        async with Server(authority, deadline_s=0.3) as server:
+        async with Server(authority, deadline_s=0.6) as server:
             data = first if isinstance(first, bytes) else hello(trusting(authority, ALPN_CONTROL))[:200]
             start, cpu = time.monotonic(), time.process_time()
             assert await read_all(server.acceptor.port, first=data) == b""
-            assert 0.2 < time.monotonic() - start < 3
+            assert 0.5 < time.monotonic() - start < 10  # the deadline of others
             # Waiting costs nothing: the socket is not polled in a busy loop.
-            assert time.process_time() - cpu < 0.2
+            assert time.process_time() - cpu < 0.4
 
     runner.run(main())
 
@@ -272,7 +272,7 @@ def test_an_unfinished_handshake_is_closed_at_the_deadline(authority: Authority,
     async def main() -> None:
         async with Server(authority, deadline_s=0.3) as server:
             answer = read_all(server.acceptor.port, first=hello(trusting(authority, ALPN_CONTROL)))
-            assert len(await asyncio.wait_for(answer, 3)) > 500, "the server's flight, then the end"
+            assert len(await asyncio.wait_for(answer, 30)) > 500, "the server's flight, then the end"
             assert server.owner.links == []
 
     runner.run(main())
@@ -306,7 +306,7 @@ def test_a_hello_in_many_segments_is_understood(authority: Authority, runner: as
             async def finish(connection: socket.socket) -> bytes:
                 loop = asyncio.get_running_loop()
                 while True:
-                    incoming.write(await asyncio.wait_for(loop.sock_recv(connection, 65536), 3))
+                    incoming.write(await asyncio.wait_for(loop.sock_recv(connection, 65536), 30))
                     try:
                         client.do_handshake()
                         return client.read(100)
@@ -336,7 +336,7 @@ def test_garbage_and_early_ends_do_no_harm(authority: Authority, tmp_path: Path,
                 writer.write_eof()
                 # A reset is as good: what was sent lay unread when the server closed.
                 with contextlib.suppress(ConnectionResetError):
-                    await asyncio.wait_for(reader.read(), 3)
+                    await asyncio.wait_for(reader.read(), 30)
                 writer.close()
             await linked(server, join(authority, tmp_path, server.url), Owner())
 
@@ -377,6 +377,6 @@ def test_a_hundred_agents_dial_at_once(authority: Authority, tmp_path: Path, run
             await asyncio.gather(
                 *(dialer.dial(lambda agent=agent: Link(agent, side=Side.AGENT)) for agent in agents)  # type: ignore[misc]
             )
-            await until(lambda: len(server.owner.links) == 100, 10)
+            await until(lambda: len(server.owner.links) == 100)
 
     runner.run(main())

@@ -37,14 +37,14 @@ async def test_a_ping_goes_over_the_link_and_a_stream_on_each_lane(whole: Whole)
     lanes = {each.lane: each for each in link.lanes}
     assert (lanes["mux"].opens, lanes["data"].opens) == (1, 1)
     assert lanes["data"].sent == lanes["data"].received == lanes["mux"].sent == 3 * 16
-    async with asyncio.timeout(5):  # the streams of the ping end with it
+    async with asyncio.timeout(60):  # the streams of the ping end with it
         while any(whole.relay.carried(link.agent).streams.values()):
             await asyncio.sleep(0.01)
 
 
 async def test_an_agent_that_makes_no_data_connection_is_pinged_over_its_link(whole: Whole) -> None:
     assert whole.agent._lines is not None
-    whole.agent._lines.dial = lambda tokens: None  # type: ignore[method-assign]
+    whole.agent._lines.dial = lambda tokens, *, splice=False: None  # type: ignore[method-assign]
     found: PingView = await whole.server.good("POST", "/v1/links/box:ping", {"count": 1})
     bulk = next(each for each in found.choices if each.use == "bulk")
     assert (bulk.lane, bulk.why) == ("mux", "bulk, but the agent made no data connection in time")
@@ -66,7 +66,7 @@ async def test_unknown_and_disconnected_agents_are_said_clearly(whole: Whole) ->
     status, problem = await whole.server.ask("POST", "/v1/links/nobody:ping", {"count": 1})
     assert (status, problem.code) == (404, "NOT_FOUND")
     whole.network.reset(whole.agent._id)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (link := (await whole.server.good("GET", "/v1/links")).items[0]).connected:
             await asyncio.sleep(0.01)
     assert (link.drops, link.since, link.rtt_ms) == (1, None, None)
