@@ -1,9 +1,13 @@
 """Settings of all tests; and at the end of a run, which faults were injected into which cloud, and how often."""
 
+import asyncio
 from collections import Counter
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import settings
+
+from tests.tunnel.virtual import VirtualLoop
 
 STRUCK = "struck"
 """A test's property: the cloud's name and how often each kind of fault struck in it."""
@@ -34,3 +38,12 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("untimed", deadline=None)  # how long an example takes says how busy the machine is
     settings.load_profile("untimed")
     config.pluginmanager.register(Summary())
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Give a module that says `VIRTUAL_TIME` a loop whose clock jumps, so that no machine is too slow for it."""
+    if getattr(getattr(item, "module", None), "VIRTUAL_TIME", False):
+        return {"virtual": VirtualLoop}
+    return {"real": asyncio.new_event_loop}

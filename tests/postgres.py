@@ -4,7 +4,6 @@ import atexit
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,8 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_port
 
 _names = count(1)
 
@@ -24,9 +25,7 @@ class PostgresServer:
         self._bin = bin_directory
         self._home = Path(tempfile.mkdtemp(prefix="atoll-pg-"))
         self._user = _unprivileged()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         os.chown(self._home, self._user.pw_uid, self._user.pw_gid)
         self._log = (self._home / "log").open("wb")
         data = str(self._home / "data")

@@ -60,6 +60,7 @@ class DataLine(asyncio.Transport, asyncio.Protocol):
 
     def attach(self, protocol: asyncio.Protocol, early: bytes = b"") -> None:
         """Give the connection its stream's protocol; `early` are the stream's first bytes, read already."""
+        tcp.ease(self.get_extra_info("socket"))
         self._above = protocol
         self._held = early
         protocol.connection_made(self)

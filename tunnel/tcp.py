@@ -33,11 +33,13 @@ def tune_link(connection: socket.socket | None, unsent: int) -> None:
         _set(connection, {getattr(socket, "TCP_NOTSENT_LOWAT", 25): unsent})
 
 
-def ease(connection: socket.socket) -> None:
+def ease(connection: socket.socket | None) -> None:
     """Send by CUBIC over a path of less than a millisecond: BBR's pacing gains nothing there.
 
     Where the kernel alone carries the bytes, it takes half of the processor time.
     """
+    if connection is None:
+        return
     with contextlib.suppress(OSError):
         told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LEAST_RTT + _MICROSECONDS.size)
         if len(told) > _LEAST_RTT and _MICROSECONDS.unpack_from(told, _LEAST_RTT)[0] < _NEAR_US:

@@ -16,7 +16,7 @@ from tunnel.dialer import connect
 from tunnel.door import Way, framed, payload_of
 from tunnel.envelope import secured, veiled
 from tunnel.redial import RedialledTransport
-from tunnel.tcp import tune
+from tunnel.tcp import ease, tune
 from tunnel.veil import Veil
 
 WAY_S = 4.0
@@ -211,6 +211,7 @@ class _Caller(asyncio.Protocol):
 
     def hand_over(self, protocol: asyncio.Protocol, answer: wire.Answer) -> None:
         """Let the stream have the connection."""
+        ease(self.transport.get_extra_info("socket"))
         if not isinstance(self.transport, Veil):
             self.transport.set_protocol(Buffered(protocol))
         else:

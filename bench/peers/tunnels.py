@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.ends.common import enrol
 from bench.processes import LOOPBACK, Place, Process, cpu_of, until
-from tests.e2e.installation import free_port
+from tests.ports import free_port
 
 CIPHER = "aes128-gcm@openssh.com"
 CHAIN = "haproxy TLS chain"

@@ -77,7 +77,7 @@ class Control:
         return [state for at, state in enumerate(found) if state not in found[:at]]
 
 
-async def until(what: Callable[[], object], within: float = 10.0) -> None:
+async def until(what: Callable[[], object], within: float = 30.0) -> None:
     async with asyncio.timeout(within):
         while not what():
             await asyncio.sleep(0.005)

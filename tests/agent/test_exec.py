@@ -44,7 +44,7 @@ class Site:
         return identity.shim
 
     async def until(self, what: Callable[[], bool]) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not what():
                 await asyncio.sleep(0.02)
 
@@ -69,7 +69,7 @@ class Stream:
         self.writer.write(frames.frames(kind, payload))
 
     async def until(self, kind: Kind, text: bytes = b"") -> bytes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while kind not in self.heard or text not in self.heard[kind]:
                 data = await self.reader.read(1 << 18)
                 assert data, self.heard

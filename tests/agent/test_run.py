@@ -9,18 +9,21 @@ from agent.core import Machine
 from agent.entry import Entry
 from agent.run import STOPPED, AgentShell
 from atoll.errors import Invalid
-from atoll.host.system import SystemChance, SystemClock
+from atoll.host.system import SystemChance
 from atoll.session import Lifetime, MemberState, SessionSpec
 from atoll.slots import Slots
 from tests.agent.control import ME, RUN, Control, until
 from tests.fakes.journal import MemoryJournal
 from tests.fakes.runtime import MemoryRuntime
+from tests.sim.clocks import SimClock
 from tunnel import wire
 from tunnel.lanes import Lane, Use
 from tunnel.memory import MemoryNetwork
 from tunnel.redial import RedialledTransport
 from tunnel.relay import Relay
 from tunnel.stream import StreamReset
+
+VIRTUAL_TIME = True
 
 
 class House:
@@ -38,7 +41,7 @@ class House:
     def begin(self, **more: object) -> None:
         machine = Machine("1", f"boot-{id(self)}", Slots(cpu=2000))
         dialer = self.network.dialer(ME)
-        parts = (dialer, self.runtime, self.journal, SystemClock(), SystemChance(), machine)
+        parts = (dialer, self.runtime, self.journal, SimClock(asyncio.get_running_loop()), SystemChance(), machine)
         self.shell = AgentShell(*parts, **more)  # type: ignore[arg-type]
         self.task = asyncio.create_task(self.shell.run())
 

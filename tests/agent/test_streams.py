@@ -63,7 +63,7 @@ def test_a_server_that_speaks_first_is_heard(loop: Callable[[], asyncio.Abstract
             stream = Stream()
             leg = StreamLeg(connect)
             leg.connection_made(stream)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while len(stream.written) < len(GREETING):
                     await asyncio.sleep(0.001)
                 if not stays:
@@ -85,7 +85,7 @@ async def test_a_port_that_nobody_listens_on_ends_the_stream() -> None:
     leg = StreamLeg(connect)
     leg.connection_made(stream)
     assert not stream.reading
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await stream.over
 
 
@@ -100,7 +100,7 @@ async def test_what_comes_before_the_connection_is_told_is_kept() -> None:
     stream = Stream()
     leg = StreamLeg(connect)
     leg.connection_made(stream)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not stream.reading:
             await asyncio.sleep(0.001)
     assert stream.written == GREETING

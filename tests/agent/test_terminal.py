@@ -45,7 +45,7 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 async def read(descriptor: int, size: int) -> bytes:
     seen = b""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(seen) < size:
             seen += await asyncio.to_thread(os.read, descriptor, 65536)
     return seen

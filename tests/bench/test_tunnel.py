@@ -1,11 +1,16 @@
 """The tunnel's benchmark: rows compare what they say, and its traffic counts what really moved."""
 
 import os
+import time
+from pathlib import Path
 
+from bench.ends.crowd import Known, enrol_crowd
 from bench.lanes import MEASURES, OURS, RAW, TARGETS, Values, middle, rows_of
 from bench.peers.tunnels import CHAIN, PEERS, Way, server
 from bench.processes import LOOPBACK, Process
 from bench.wan import COMPARED, CUBIC
+from tunnel.certificates import signed_by
+from tunnel.identity import Authority
 
 
 def test_a_row_is_the_round_with_the_median_ratio() -> None:
@@ -47,3 +52,15 @@ def test_traffic_moves_what_is_asked_or_says_how_much_it_was() -> None:
 def test_a_way_counts_its_relays_processor_time_and_none_without_one() -> None:
     assert Way("ours", LOOPBACK.host, 1, (os.getpid(),)).cpu() > 0.0
     assert Way(RAW, LOOPBACK.host, 1).cpu() == 0.0
+
+
+def test_each_agent_of_a_crowd_has_a_key_and_certificate_of_its_own(tmp_path: Path) -> None:
+    authority = Authority.load_or_create(tmp_path / "authority", now=time.time())
+    enrol_crowd(tmp_path / "crowd", authority, ["a-1", "a-2"])
+    places = sorted((tmp_path / "crowd").iterdir())
+    agents = [Known(place) for place in places]
+    assert [agent.agent_id for agent in agents] == ["a-1", "a-2"]
+    assert agents[0].relay_context() is agents[0].relay_context() is not agents[1].relay_context()
+    assert len({(place / "key.pem").read_bytes() for place in places}) == 2
+    for place in places:
+        assert signed_by((place / "cert.pem").read_text(), authority.ca_pem, (place / "key.pem").read_bytes())

@@ -8,8 +8,9 @@ import yaml
 
 from tests.clouds.harness import Harness, Seen
 from tests.clouds.netns import Network
-from tests.e2e.installation import Installation, free_port
+from tests.e2e.installation import Installation
 from tests.e2e.waiting import until
+from tests.ports import free_port
 
 TIMES = {
     "SCHEDULE_S": "0.3",

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,18 +11,11 @@ from typing import Any
 
 from tests.e2e.processes import end_all, of_home
 from tests.e2e.waiting import until
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 ENDED = frozenset({"succeeded", "failed", "cancelled", "expired"})
-
-
-def free_port() -> int:
-    """Return a TCP port of loopback that nothing used a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Installation:

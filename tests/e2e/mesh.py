@@ -39,8 +39,9 @@ host, seconds, pause = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.connect((host, 7)); s.setblocking(False)
 sent, back, gap = 0, set(), 0.0
 begun = due = last = time.monotonic()
-while (now := time.monotonic()) < begun + seconds + 0.5:
-    if now >= due and now < begun + seconds:
+end = begun + seconds
+while (now := time.monotonic()) < end or (len(back) < sent and now < max(end, last) + 3):
+    if now >= due and now < end:
         try: s.send(b"%d" % sent)
         except OSError: pass
         sent, due = sent + 1, due + pause

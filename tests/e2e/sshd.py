@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.installation import free_port
 from tests.e2e.processes import end_all
 from tests.e2e.waiting import until
+from tests.ports import free_port
 
 BIN_PLACES = ("/usr/bin", "/bin")
 

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -148,15 +147,12 @@ async def test_a_flood_of_messages_to_a_slow_browser_waits_for_it(web: Reached) 
 
 
 async def test_events_come_one_by_one(web: Reached) -> None:
-    came: list[float] = []
     async with web.http.get(web.url + "/ticks", headers=web.headers) as answer:
-        while line := await answer.content.readline():
-            if line.startswith(b"data:"):
-                assert int(line[5:]) == len(came)
-                came.append(time.monotonic())
-    gaps = [later - earlier for earlier, later in pairwise(came)]
-    assert len(came) == 10
-    assert sum(gap > 0.05 for gap in gaps) >= 5, gaps  # each 0.2 s after the last; together they would have none
+        for number in range(10):
+            assert await answer.content.readuntil(b"\n\n") == b"data: %d\n\n" % number
+            async with web.http.post(web.url + "/tick", headers=web.headers) as next_one:  # not made before
+                assert next_one.status == 200
+        assert await answer.content.read() == b""
 
 
 async def test_a_websocket_with_a_subprotocol_and_large_messages(web: Reached) -> None:
@@ -209,5 +205,5 @@ async def test_a_member_is_let_in_and_sent_out_again(web: Reached) -> None:
         began = time.monotonic()
         assert (await socket.receive()).type in (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.ERROR)
         print(f"sent out {time.monotonic() - began:.3f} s after the command ended")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
     assert await status() == 403

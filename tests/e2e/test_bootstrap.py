@@ -15,10 +15,11 @@ import yaml
 
 from atoll.errors import Invalid
 from tests.e2e import namespaces
-from tests.e2e.installation import Installation, free_port
+from tests.e2e.installation import Installation
 from tests.e2e.processes import end_all
 from tests.e2e.sshd import SshHost, closing_all, keygen
 from tests.e2e.waiting import until
+from tests.ports import free_port
 from tunnel.jointoken import JoinToken
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("bootstrap")]

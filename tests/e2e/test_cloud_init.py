@@ -12,10 +12,11 @@ import pytest
 
 from tests.clouds import debian
 from tests.clouds.netns import Network, outbound_only
-from tests.e2e.installation import Installation, free_port
+from tests.e2e.installation import Installation
 from tests.e2e.launched import Launched, result
 from tests.e2e.processes import family
 from tests.e2e.waiting import until
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.xdist_group("cloud_init")]
 

@@ -110,7 +110,7 @@ class Crashing:
             self.set_up(self.client())
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(20)
+            process.wait(60)
 
     def set_up(self, client: Client) -> None:
         """Make the provider and its group."""
@@ -154,7 +154,7 @@ class Crashing:
 
     def running(self, process: "subprocess.Popen[bytes]", key: str) -> SessionView | None:
         """Wait until a session runs; None when the control plane died before."""
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + 60.0
         while process.poll() is None and time.monotonic() < deadline:
             found: SessionView | None = self.ask(lambda c: c.session(key), process)
             if found and found.state == "running":
@@ -169,7 +169,7 @@ class Crashing:
             for key in self.specs:
                 self._post(key, process)
             (work or Crashing.submit)(self, process)
-            process.wait(40)
+            process.wait(90)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{point} was never reached\n{self.tail()}") from None
         finally:
@@ -201,7 +201,7 @@ class Crashing:
             until(lambda: len(self.live()) <= self._cold, "machines gone", within=60, story=self.tail)
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(20)
+            process.wait(60)
             self.launcher.close()
         for mark in self.marks.iterdir():
             attempts = mark.read_text().split()
@@ -318,7 +318,7 @@ def test_a_group_that_is_closed_at_once(tmp_path: Path) -> None:
 
     def work(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
         reopen(at, process)
-        if at.running(process, at.submit(process, 2)):
+        if at.running(process, at.submit(process, 4)):
             at.ask(lambda c: c.terminate("burst", now=True), process)
 
     sweep(tmp_path, ["group.terminate", "group.resize"], work=work, first=reopen)
@@ -348,20 +348,21 @@ SAVER = "trap 'exit 85' USR1; echo $ATOLL_ATTEMPT >> {mark}; for i in $(seq {ste
 def test_a_session_that_is_moved(tmp_path: Path) -> None:
     """Killed around each commit of a move: it resumes once, elsewhere or where it was, or it stays and runs on."""
 
-    def move(at: Crashing, process: "subprocess.Popen[bytes]", steps: int = 20, grace: float = 5.0) -> None:
+    def move(at: Crashing, process: "subprocess.Popen[bytes]", steps: int = 50, grace: float = 5.0) -> None:
         mark = at.marks / f"work-{len(at.specs) + 1}"
         saver = SAVER if grace > 1 else SAVER.replace("exit 85", "true")
         command = ["sh", "-c", saver.format(mark=mark, steps=steps)]
         key = at.submit(process, command=command, checkpoint={"grace": grace})
         if at.running(process, key):
-            time.sleep(0.3)  # until the program has set its handler
+            while process.poll() is None and not mark.exists():  # it has set its handler then
+                time.sleep(0.05)
             at.ask(lambda c: c.move(key), process)
 
     def stay(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
         move(at, process, grace=0.5)
 
     def wait_and_move(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
-        move(at, process, steps=40)
+        move(at, process, steps=80)
 
     crashing = Crashing(tmp_path)
     with crashing.at:
@@ -380,7 +381,7 @@ def test_an_agent_that_falls_silent(tmp_path: Path) -> None:
     frozen: list[int] = []
 
     def freeze(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
-        key = at.submit(process, 1, retry={"max": 20, "lost": True, "lease": 4})
+        key = at.submit(process, 3, retry={"max": 20, "lost": True, "lease": 4})
         if at.running(process, key):
             frozen.extend(at.agents())
             for pid in frozen:
@@ -403,7 +404,7 @@ def test_an_agent_that_falls_silent(tmp_path: Path) -> None:
 
 def test_a_cordon(tmp_path: Path) -> None:
     def work(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
-        row = at.running(process, at.submit(process, 2))
+        row = at.running(process, at.submit(process, 4))
         if row:
             at.ask(lambda c: c.cordon(row.members[0].agent), process)
             at.ask(lambda c: c.uncordon(row.members[0].agent), process)
@@ -415,7 +416,7 @@ def test_an_agent_that_is_revoked(tmp_path: Path) -> None:
     """Its machine is ended and its session runs again elsewhere, in whichever life that is decided."""
 
     def work(at: Crashing, process: "subprocess.Popen[bytes]") -> None:
-        row = at.running(process, at.submit(process, 3))
+        row = at.running(process, at.submit(process, 5))
         if row:
             at.ask(lambda c: c.revoke_agent(row.members[0].agent), process)
 
@@ -508,7 +509,7 @@ def test_what_an_administrator_does_is_done_or_not_done_never_half(tmp_path: Pat
         [(last, then, what)] = checks
         seen[last, then] = crashing.ask(what, process)
         process.kill()
-        process.wait(20)
+        process.wait(60)
     for number, (step, _, look) in enumerate(ADMINISTERED):
         if look:
             assert seen[number, "before"] == seen[number, "first"], f"half of {step}"

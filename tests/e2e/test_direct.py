@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.installation import Installation, free_port
+from tests.e2e.installation import Installation
 from tests.e2e.test_forward import ECHO, Echoing, Forwarded
 from tests.e2e.waiting import until
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("direct")]
 
@@ -68,9 +69,9 @@ def test_the_death_of_the_control_plane_is_not_noticed(direct: tuple[Installatio
 
     def recorded() -> object:
         """The agent tells of it once the control plane is back."""
-        row = json.loads(installation.atoll("audit", "streams", "echo", "--limit", "1", "-o", "json"))[0]
-        ways = [way["via"] for way in row["ways"]]
-        return (row["state"], row["received"], row["sent"], ways) == ("ended", echoing.size, echoing.size, ["direct"])
+        rows = json.loads(installation.atoll("audit", "streams", "echo", "--limit", "1", "-o", "json"))
+        ended = ("ended", echoing.size, echoing.size, ["direct"])
+        return [(r["state"], r["received"], r["sent"], [way["via"] for way in r["ways"]]) for r in rows] == [ended]
 
     until(recorded, "the whole stream on record", within=60)
 

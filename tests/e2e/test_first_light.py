@@ -110,4 +110,4 @@ def test_down_leaves_no_process(tmp_path: Path) -> None:
         installation.up()
         installation.atoll("run", "--", "true")
         installation.atoll("down")
-        until(lambda: not of_home(installation.home), "the end of every process", within=10)
+        until(lambda: not of_home(installation.home), "the end of every process")

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.installation import Installation, free_port
+from tests.e2e.installation import Installation
 from tests.e2e.waiting import until
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("forward")]
 
@@ -32,8 +33,9 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
 port = int(os.environ["ATOLL_APP_ECHO_PORT"])
+server = Server(("127.0.0.1", port), Echo)
 print(port, flush=True)
-Server(("127.0.0.1", port), Echo).serve_forever()
+server.serve_forever()
 """
 SIZE = 300_000_000
 BLOCK = 1 << 18

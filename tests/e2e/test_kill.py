@@ -11,7 +11,11 @@ SESSIONS = 20
 LINES = 40
 PROGRAM = f"""
 echo start >> "$MARKS/$ATOLL_INDEX"
-for n in $(seq 1 {LINES}); do echo "$ATOLL_INDEX line $n"; sleep 0.2; done
+for n in $(seq 1 {LINES}); do
+    while [ $n = {LINES // 2} ] && ! [ -e "$MARKS/go" ]; do sleep 0.2; done
+    echo "$ATOLL_INDEX line $n"
+    sleep 0.2
+done
 echo "$ATOLL_INDEX done" >&2
 exit $((ATOLL_INDEX % 5))
 """
@@ -26,6 +30,7 @@ def test_all_sessions_finish_once_after(victims: tuple[str, ...], fresh: Install
     names = fresh.atoll("run", "--detach", *size, "--", "sh", "-c", PROGRAM).split()
     assert len(names) == SESSIONS
     fresh.wait(names, {"running"})
+    (marks / "go").touch()
 
     fresh.kill(*victims)
     fresh.up()

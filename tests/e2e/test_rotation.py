@@ -30,8 +30,9 @@ class Drip(socketserver.BaseRequestHandler):
             time.sleep(0.02)
 
 port = int(os.environ["ATOLL_APP_DRIP_PORT"])
+server = socketserver.ThreadingTCPServer(("127.0.0.1", port), Drip)
 print(port, flush=True)
-socketserver.ThreadingTCPServer(("127.0.0.1", port), Drip).serve_forever()
+server.serve_forever()
 """
 
 

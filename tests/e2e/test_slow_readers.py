@@ -34,15 +34,16 @@ class Blast(socketserver.BaseRequestHandler):
             self.request.sendall(bytes(65536))
             with lock:
                 sent += 65536
-            with open("sent", "w") as told:
-                told.write(str(sent))
+                with open("sent", "w") as told:
+                    told.write(str(sent))
 
 class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
 port = int(os.environ["ATOLL_APP_BLAST_PORT"])
+server = Server(("127.0.0.1", port), Blast)
 print(port, os.getcwd(), flush=True)
-Server(("127.0.0.1", port), Blast).serve_forever()
+server.serve_forever()
 """
 
 
@@ -59,10 +60,10 @@ def blast(running: Installation) -> Iterator[tuple[str, int, Path]]:
 
 
 def settled(told: Path) -> int:
-    """Wait until the app can send no more; return how much it has."""
+    """Wait until all readers are served and the app can send no more; return how much it has."""
     last, since = -1, time.monotonic()
     deadline = time.monotonic() + 60
-    while time.monotonic() - since < 3.0 and time.monotonic() < deadline:
+    while (time.monotonic() - since < 3.0 or last <= READERS * 65536) and time.monotonic() < deadline:
         now = int((told.read_text() if told.exists() else "") or 0)
         if now != last:
             last, since = now, time.monotonic()

@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.installation import Installation, free_port
+from tests.e2e.installation import Installation
 from tests.e2e.waiting import until
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.e2e,
@@ -93,8 +94,9 @@ def get(port: int, path: str = "/", via: int = 0) -> bytes:
             assert reply[:4] == b"\x05\x00\x05\x00", reply
         client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
         answer = b""
-        while data := client.recv(65536):
-            answer += data
+        with contextlib.suppress(ConnectionResetError):  # a refusal, where what was sent lay unread
+            while data := client.recv(65536):
+                answer += data
         return answer
 
 
@@ -138,15 +140,14 @@ def test_words_after_the_dashes_stay_words(door: Door) -> None:
 def test_a_terminal_has_a_size_and_keeps_up_with_it(door: Door) -> None:
     near, far = pty.openpty()
     fcntl.ioctl(near, termios.TIOCSWINSZ, struct.pack("4H", 31, 101, 0, 0))
-    words = door.command("-tt", "nb", "sh -c 'stty size; read x; stty size; tty; echo $TERM'")
+    wait = 'until [ "$(stty size)" = "40 120" ]; do sleep 0.1; done'
+    words = door.command("-tt", "nb", f"sh -c 'stty size; {wait}; stty size; tty; echo $TERM'")
     environment = {**door.env, "TERM": "xterm-256color"}
     process = subprocess.Popen(words, stdin=far, stdout=far, stderr=far, env=environment, start_new_session=True)
     try:
         read_until(near, b"31 101")
         fcntl.ioctl(near, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))
         os.kill(process.pid, 28)  # SIGWINCH: this terminal is not its controlling one
-        time.sleep(0.5)
-        os.write(near, b"\n")
         rest = read_until(near, b"xterm-256color")
         assert b"40 120" in rest
         assert b"/dev/pts/" in rest
@@ -242,8 +243,8 @@ def test_what_stays_in_the_background_lives_as_long_as_the_session(door: Door) -
 def test_a_program_ends_with_its_connection(door: Door) -> None:
     mark = f"5{os.getpid()}"
     with door.background("nb", f"sleep {mark}"):
-        until(lambda: alive(mark), "it runs", within=30)
-    until(lambda: not alive(mark), "it has ended", within=15)
+        until(lambda: alive(mark), "it runs")
+    until(lambda: not alive(mark), "it has ended")
 
 
 def alive(mark: str) -> bool:
@@ -268,7 +269,7 @@ def test_everything_ends_with_the_session(door: Door) -> None:
     try:
         until(lambda: alive(mark), "it runs", within=30)
         installation.atoll("stop", "short", "--wait")
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         assert process.returncode != 0
         assert not alive(mark)
     finally:
@@ -310,18 +311,18 @@ def test_a_deleted_token_ends_live_connections_and_opens_none(door: Door, tmp_pa
     plain = "".join(line for line in config.read_text().splitlines(keepends=True) if not line.startswith("Match"))
     config.write_text(plain)  # the certificate as it is, never renewed
     with subprocess.Popen(
-        ["ssh", "-vv", "-F", str(config), "bobs", "echo in; sleep 300"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env=door.env,
+        ["ssh", "-vv", "-F", str(config), "bobs", "echo in; sleep 300"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=door.env,
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == b"in\n"
         door.installation.atoll("token", "delete", bob["TOKEN"][:16])
         began = time.monotonic()
-        _, told = process.communicate(timeout=20)
+        _, told = process.communicate(timeout=60)
         assert process.returncode == 255, told
         assert b"your API token was deleted" in told
         assert b"rcvd close" not in told  # a client that read so far could leave before it read why
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15  # at once: its certificate would have been good for a quarter of an hour
     again = subprocess.run(["ssh", "-F", str(config), "bobs", "id"], capture_output=True, timeout=60, env=door.env)
     assert (again.returncode, again.stdout) == (121, b"")
     door.installation.atoll("stop", "bobs", "--wait")

@@ -8,9 +8,10 @@ import pytest
 
 from federation.control.bootscript import BootScript
 from tests.clouds import vm
-from tests.e2e.installation import Installation, free_port
+from tests.e2e.installation import Installation
 from tests.e2e.launched import Launched, result
 from tests.e2e.waiting import until
+from tests.ports import free_port
 from tunnel.jointoken import JoinToken
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.vm]

@@ -9,7 +9,7 @@ PAUSES_S = (0.05, 0.5)
 """The shortest and the longest pause between two looks: a look may be a whole command, and others work beside it."""
 
 
-def until(condition: Callable[[], T], what: str, *, within: float = 30.0, story: Callable[[], str] | None = None) -> T:
+def until(condition: Callable[[], T], what: str, *, within: float = 60.0, story: Callable[[], str] | None = None) -> T:
     """Call `condition` until it is true and return what it said; fail with `what` and `story` after `within` s.
 
     It is called less often the longer it takes: after each fifth of the time that has passed.

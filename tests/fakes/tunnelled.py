@@ -72,7 +72,7 @@ class TunnelledAgent:
         """Dial in and wait for the welcome."""
         self._lines = DataLines(network.dialer(self._id, data=True), self._serve)
         await network.dialer(self._id).dial(lambda: Link(self, side=Side.AGENT))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self.welcome.wait()
 
     def linked(self, link: Link, /) -> None:

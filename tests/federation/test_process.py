@@ -19,12 +19,7 @@ from atoll.errors import AtollError, NotFound, Refused, Unavailable
 from federation import pidfile
 from federation.local import down, up
 from federation.nearby import Nearby
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.ports import free_port
 
 
 @pytest.fixture

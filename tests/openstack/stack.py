@@ -7,7 +7,6 @@ hypervisor and neutron's wire are pretended.
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import urllib.error
@@ -18,6 +17,7 @@ from pathlib import Path
 from string import Template
 
 from tests.openstack.processes import Processes
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv-openstack"
@@ -51,7 +51,7 @@ class Stack:
         self.folder = folder
         self.guests = folder / "guests"
         self.processes = Processes(folder, bound=bound)
-        self._ports = dict(zip(PATHS, _free_ports(len(PATHS)), strict=True))
+        self._ports = {service: free_port() for service in PATHS}
         self._socket = folder / "my.sock"
 
     def url(self, service: str) -> str:
@@ -191,14 +191,3 @@ def answers(url: str) -> bool:
 def program(name: str) -> str:
     """Return where a system program is; empty where it is not."""
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin") or ""
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

@@ -53,7 +53,7 @@ class House:
     async def run(self, name: str, owner: str, project: str = "default") -> str:
         spec = SessionSpec(command=("true",), name=name, apps={"web": 0})
         [row] = await self.control.sessions.submit(spec, project=project, owner=owner)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await self.control.sessions.get(project, row.id)).state != "running":
                 await asyncio.sleep(0.02)
         return row.id

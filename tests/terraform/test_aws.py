@@ -23,8 +23,8 @@ from atoll.document import provider as read_provider
 from atoll.host.config import ServerConfig
 from providers.aws.policy import policy
 from providers.aws.settings import parse
-from tests.e2e.installation import free_port
 from tests.e2e.waiting import until
+from tests.ports import free_port
 from tests.terraform.binary import Workspace, program
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("terraform")]

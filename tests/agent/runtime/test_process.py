@@ -35,7 +35,7 @@ class Watcher:
     def grown(self, run: str, channel: str, size: int, /) -> None:
         self.sizes[run, channel] = size
 
-    async def until(self, what: Callable[[], bool], within: float = 15.0) -> None:
+    async def until(self, what: Callable[[], bool], within: float = 60.0) -> None:
         async with asyncio.timeout(within):
             while not what():
                 await asyncio.sleep(0.01)
@@ -105,13 +105,14 @@ async def test_a_run_whose_lease_is_over_ends_without_any_agent(rig: Rig) -> Non
     """Its shim does it: the whole tree, whatever it ignores."""
     script = "trap '' TERM; (sleep 60) & sleep 60"
     spec = SessionSpec(command=("sh", "-c", script))
-    rig.runtime.spawn(RUN, spec, Slots(), {}, until=time.monotonic() + 2.0)
+    first = time.monotonic() + 4.0
+    rig.runtime.spawn(RUN, spec, Slots(), {}, until=first)
     await rig.watcher.started()
-    rig.runtime.keep(RUN, time.monotonic() + 4.0)
+    rig.runtime.keep(RUN, first + 4.0)
     rig.runtime.close()
     pid = rig.runtime._folder(RUN).identity
     assert pid is not None
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(first + 1.0 - time.monotonic())
     assert pid.running
     await rig.watcher.until(lambda: not pid.alive)
     again = Rig(rig.folder)
@@ -446,15 +447,20 @@ async def test_the_next_agent_signals_too(rig: Rig) -> None:
     assert (await again.watcher.exited()).exit_code == 85
 
 
-@pytest.mark.parametrize("script", ["sleep 1", "trap '' USR1; sleep 1"])
-async def test_a_signal_that_would_end_or_not_reach_the_process_is_not_sent(rig: Rig, script: str) -> None:
-    rig.start("sh", "-c", f"{script}; exit 3")
+@pytest.mark.parametrize("script", ["true", "trap '' USR1"])
+async def test_a_signal_that_would_end_or_not_reach_the_process_is_not_sent(
+    rig: Rig, script: str, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    rig.start("sh", "-c", f"{script}; read line < {go}; exit 3")
     await rig.watcher.started()
     main = rig.runtime._folder(RUN).identity
     # A shell blocks every signal while it forks, which takes long on a busy machine.
     await rig.watcher.until(lambda: main is not None and not _handles(main.main, signal.SIGUSR1))
     assert "does not handle USR1" in rig.runtime.signal(RUN, "USR1")
     assert rig.runtime.signal(RUN, "NONE") == "this machine knows no signal NONE"
+    go.write_text("on\n")
     assert (await rig.watcher.exited()).exit_code == 3
 
 

@@ -198,10 +198,10 @@ async def _burst(folder: Path, document: dict[str, Any], wire: Wire) -> None:
     (machine,) = seen()
     assert (machine["provider_id"], machine["intent"]) == (made.provider_id, "i-1")
     assert machine["user_data"] == "#!/bin/sh\nsleep 60\n"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while seen()[0]["state"] != MachineState.RUNNING:
             await asyncio.sleep(0.02)
     assert wire.ask("POST", "/_atoll/remove", {"provider_id": made.provider_id})[0] == 200
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while seen():
             await asyncio.sleep(0.02)

@@ -25,7 +25,7 @@ async def bearer(whole: Whole, owner: str, *roles: str) -> dict[str, str]:
 
 async def told(whole: Whole, session: str, good: Callable[[list[StreamRecordView]], bool]) -> list[StreamRecordView]:
     """Return a session's records once they are as they should be."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             found: list[StreamRecordView] = (await whole.server.good("GET", f"{SESSIONS}/{session}/streams")).items
             if good(found):
@@ -38,7 +38,7 @@ async def test_a_forwarded_port_is_recorded_with_who_what_and_how_much(whole: Wh
     url = f"{whole.server.url}{SESSIONS}/{session}/forward?port={whole.agent._apps['web']}"
     asked = b"GET /f HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
     got = 0
-    async with asyncio.timeout(10), whole.server.http.ws_connect(url, headers=whole.server.bearer) as socket:
+    async with asyncio.timeout(60), whole.server.http.ws_connect(url, headers=whole.server.bearer) as socket:
         await socket.send_bytes(asked)
         (record,) = await told(whole, session, lambda found: len(found) == 1 and found[0].lanes != [])
         assert record.state in ("open", "ended")

@@ -84,7 +84,7 @@ async def test_figures_count_what_happens(whole: Whole) -> None:
     assert after["process_resident_memory_bytes"] > 10_000_000
     assert not any(session in series for series in after)
     whole.network.reset(whole.agent._id)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (after := await figures(whole.server))['atoll_agents_connected{group="local"}']:
             await asyncio.sleep(0.01)
     assert (after[f"atoll_link_up{{{agent}}}"], after["atoll_link_drops_total"]) == (0, 1)

@@ -44,7 +44,7 @@ async def publish(server: Served, count: int, *, hint: bool = True) -> None:
 async def test_watch_misses_nothing(server: Served) -> None:
     await publish(server, 5)
     seen = []
-    async with asyncio.timeout(10), server.http.get(server.url + "/v1/watch?since=2", headers=BEARER) as answer:
+    async with asyncio.timeout(60), server.http.get(server.url + "/v1/watch?since=2", headers=BEARER) as answer:
         assert answer.content_type == "text/event-stream"
         writer = asyncio.create_task(publish(server, 700))
         async for event, data, number in frames(answer):
@@ -60,7 +60,7 @@ async def test_watch_misses_nothing(server: Served) -> None:
 async def test_watch_goes_on_where_it_was_cut(server: Served) -> None:
     await publish(server, 4)
     headers = {**BEARER, "Last-Event-ID": "3"}
-    async with asyncio.timeout(5), server.http.get(server.url + "/v1/watch?since=0", headers=headers) as answer:
+    async with asyncio.timeout(60), server.http.get(server.url + "/v1/watch?since=0", headers=headers) as answer:
         async for _, data, _ in frames(answer):
             assert data["rev"] == 4
             break
@@ -68,7 +68,7 @@ async def test_watch_goes_on_where_it_was_cut(server: Served) -> None:
 
 async def test_watch_without_since_begins_now(server: Served) -> None:
     await publish(server, 4)
-    async with asyncio.timeout(5), server.http.get(server.url + "/v1/watch?kinds=site", headers=BEARER) as answer:
+    async with asyncio.timeout(60), server.http.get(server.url + "/v1/watch?kinds=site", headers=BEARER) as answer:
         await answer.content.readline()
         await publish(server, 1)
         async for _, data, _ in frames(answer):
@@ -107,7 +107,7 @@ async def test_logs_follow_until_they_are_complete(server: Served) -> None:
     run = run_id(row.id, 1, 0)
     await write(server, run, "out", 0, b"one\n")
     events: list[tuple[str, Any]] = []
-    async with asyncio.timeout(10), server.http.get(f"{server.url}{SESSIONS}/job/logs?follow=1", headers=BEARER) as a:
+    async with asyncio.timeout(60), server.http.get(f"{server.url}{SESSIONS}/job/logs?follow=1", headers=BEARER) as a:
         async for event, data, _ in frames(a):
             events.append((event, data))
             if event == "log" and data["offset"] == 0 and data["channel"] == "out":
@@ -131,7 +131,7 @@ async def test_logs_go_on_with_the_next_attempt(server: Served) -> None:
     row = await placed(server)
     await write(server, run_id(row.id, 1, 0), "out", 0, b"first ")
     got: list[tuple[int, bytes]] = []
-    async with asyncio.timeout(10), server.http.get(f"{server.url}{SESSIONS}/job/logs?follow=1", headers=BEARER) as a:
+    async with asyncio.timeout(60), server.http.get(f"{server.url}{SESSIONS}/job/logs?follow=1", headers=BEARER) as a:
         async for event, data, _ in frames(a):
             if event == "log":
                 got.append((data["attempt"], base64.b64decode(data["data"])))
@@ -147,7 +147,7 @@ async def test_the_output_of_a_moved_session_is_that_of_all_its_attempts(server:
     await write(server, first, "out", 0, b"one ")
     url = f"{server.url}{SESSIONS}/job/logs?channel=out"
     got: list[tuple[int, bytes]] = []
-    async with asyncio.timeout(10), server.http.get(url + "&follow=1", headers=BEARER) as answer:
+    async with asyncio.timeout(60), server.http.get(url + "&follow=1", headers=BEARER) as answer:
         async for event, data, _ in frames(answer):
             if event != "log":
                 continue
@@ -163,7 +163,7 @@ async def test_the_output_of_a_moved_session_is_that_of_all_its_attempts(server:
             if data["attempt"] == 2:
                 await server.plane.change(row, state=SessionState.SUCCEEDED)
     assert got == [(1, b"one "), (1, b"two "), (2, b"three")]
-    async with asyncio.timeout(10), server.http.get(url, headers=BEARER) as answer:
+    async with asyncio.timeout(60), server.http.get(url, headers=BEARER) as answer:
         events = [(event, data) async for event, data, _ in frames(answer)]
     texts = [base64.b64decode(data["data"]) for event, data in events if event == "log"]
     assert texts == [b"one two ", b"three"]
@@ -173,7 +173,7 @@ async def test_logs_without_follow_end_at_once(server: Served) -> None:
     row = await placed(server)
     await write(server, run_id(row.id, 1, 0), "out", 0, b"0123456789" * 20_000)
     url = f"{server.url}{SESSIONS}/job/logs?channel=out&out=5"
-    async with asyncio.timeout(5), server.http.get(url, headers=BEARER) as answer:
+    async with asyncio.timeout(60), server.http.get(url, headers=BEARER) as answer:
         events = [(event, data) async for event, data, _ in frames(answer)]
     size = sum(len(base64.b64decode(data["data"])) for event, data in events if event == "log")
     assert size == 199_995
@@ -181,7 +181,7 @@ async def test_logs_without_follow_end_at_once(server: Served) -> None:
 
 
 async def test_a_stream_ends_when_the_server_stops(server: Served) -> None:
-    async with asyncio.timeout(5), server.http.get(server.url + "/v1/watch", headers=BEARER) as answer:
+    async with asyncio.timeout(60), server.http.get(server.url + "/v1/watch", headers=BEARER) as answer:
         await answer.content.readline()
         server.services.closing.set()
         assert await answer.content.read() == b"\n"
@@ -204,7 +204,7 @@ async def test_a_forwarded_port_carries_bytes_both_ways_and_half_closes(server: 
     server.plane.streams.apps[5432] = echo.sockets[0].getsockname()[1]
     payload = bytes(range(256)) * 4096
     got = b""
-    async with asyncio.timeout(20), echo:
+    async with asyncio.timeout(60), echo:
         url = f"{server.url}{SESSIONS}/{row.id}/forward?port=5432"
         async with server.http.ws_connect(url, headers=BEARER, max_msg_size=0) as socket:
 

@@ -125,7 +125,7 @@ async def test_nothing_but_agents_tls_is_served_inside(server: Served, authority
     async with server.http.ws_connect(f"{server.url}/v1/tunnel") as ws:
         await ws.send_bytes(first)
         answer = b""
-        while (message := await ws.receive(timeout=10)).type is WSMsgType.BINARY:
+        while (message := await ws.receive(timeout=60)).type is WSMsgType.BINARY:
             answer += message.data
         assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
 
@@ -149,7 +149,7 @@ async def test_one_source_may_not_have_everyone_wait(server: Served, authority: 
         await until(lambda: len(inside.sources) == TAKEN_LIMIT)
         late = await stack.enter_async_context(server.http.ws_connect(f"{server.url}/v1/tunnel"))
         await late.send_bytes(hello)
-        while (message := await late.receive(timeout=10)).type is not WSMsgType.CLOSE:
+        while (message := await late.receive(timeout=60)).type is not WSMsgType.CLOSE:
             assert message.type is WSMsgType.BINARY
         assert message.data == WSCloseCode.TRY_AGAIN_LATER
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import count
 from typing import TypeVar
 
 from atoll.clock import Clock
@@ -21,6 +22,8 @@ from tests.fakes.agent import ScriptedAgent
 from tests.fakes.authority import FakeAuthority
 from tests.fakes.cloud import MemoryCloud
 from tests.fakes.store import MemoryLogs, MemoryStore
+from tests.sim.clocks import SimClock
+from tests.tunnel.virtual import VirtualLoop
 from tunnel import wire
 from tunnel.jointoken import JoinToken
 from tunnel.memory import MemoryNetwork
@@ -48,6 +51,27 @@ CONFIG = ControlConfig(
 )
 
 
+class TickingClock(SimClock):
+    """A virtual loop's clock on which no two moments are the same."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._ticks = count()
+
+    def now(self) -> float:
+        return super().now() + next(self._ticks) * 1e-6
+
+
+def own_clock() -> Clock:
+    """Return the clock of the loop that this runs on."""
+    loop = asyncio.get_running_loop()
+    return TickingClock(loop) if isinstance(loop, VirtualLoop) else SystemClock()
+
+
+async def at_once(call: Callable[..., T], *args: object) -> T:
+    return call(*args)
+
+
 class Ring:
     """The control plane, its network, its cloud, and helpers that wait for what must come."""
 
@@ -55,10 +79,10 @@ class Ring:
         self,
         hook: Hook | None = None,
         config: ControlConfig = CONFIG,
-        aside: Aside = asyncio.to_thread,
+        aside: Aside = at_once,
         clock: Clock | None = None,
     ) -> None:
-        self.clock = clock or SystemClock()
+        self.clock = clock or own_clock()
         self.store = MemoryStore()
         self.logs = MemoryLogs()
         self.network = MemoryNetwork()
@@ -204,9 +228,7 @@ async def until(what: Callable[[], Awaitable[T | None]], story: str, *, within: 
 
 
 @asynccontextmanager
-async def ring(
-    hook: Hook | None = None, aside: Aside = asyncio.to_thread, clock: Clock | None = None
-) -> AsyncIterator[Ring]:
+async def ring(hook: Hook | None = None, aside: Aside = at_once, clock: Clock | None = None) -> AsyncIterator[Ring]:
     """A started ring, closed at the end."""
     made = Ring(hook, aside=aside, clock=clock)
     await made.start()

@@ -25,6 +25,8 @@ from tests.fakes.plane import FakeClock
 from tests.fakes.store import MemoryStore
 from tests.federation.control.ring import ring, until
 
+VIRTUAL_TIME = True
+
 DAY, HOUR, MINUTE = 86400.0, 3600.0, 60.0
 HOT = Request(cpu=1000, memory=GIB)
 GROUP = Group(

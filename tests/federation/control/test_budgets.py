@@ -29,6 +29,8 @@ from tests.fakes.plane import NOW, FakeClock
 from tests.fakes.store import MemoryStore
 from tests.federation.control.ring import ring
 
+VIRTUAL_TIME = True
+
 _S, _I = SessionState, InstanceState
 SLOTS = Slots(4000, 8 * GIB)
 SHAPE = Shape(provider="cloud", name="c4", zone="a", slots=SLOTS, price=micros(1.0), start_s=60.0)

@@ -12,6 +12,8 @@ from tests.fakes.cloud import SMALL, MemoryCloud
 from tests.fakes.plane import FakeChance, FakeClock
 from tests.federation.control.ring import CONFIG
 
+VIRTUAL_TIME = True
+
 PROVIDER = Provider(name="cloud", kind="memory")
 LISTED = PriceList(provider="cloud", source="a list", prices=(Price(shape="small", amount=7),))
 

@@ -11,6 +11,8 @@ from atoll.states import InstanceState
 from atoll.token import Token
 from tests.federation.control.ring import Ring, ring, until
 
+VIRTUAL_TIME = True
+
 
 async def no_machine(r: Ring) -> bool:
     return not r.cloud.live()

@@ -19,6 +19,8 @@ from providers.errors import Auth
 from providers.port import Finding
 from tests.federation.control.ring import Ring, ring
 
+VIRTUAL_TIME = True
+
 SECRET = "wJalrXUtnFEMI-K7MDENG"
 KEY = b"k" * 32
 

@@ -20,6 +20,8 @@ from federation.control.world import World
 from tests.fakes.cloud import SMALL
 from tests.federation.control.ring import Ring, ring, until
 
+VIRTUAL_TIME = True
+
 HOUR = 3600.0
 SAVES = Checkpoint(lost=60.0, every=0.0)
 CLOUD = Group(name="burst", site="far", kind=GroupKind.ELASTIC, provider="cloud")

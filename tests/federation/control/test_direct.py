@@ -8,6 +8,8 @@ from tunnel import wire
 from tunnel.dialer import host_port
 from tunnel.door import Way
 
+VIRTUAL_TIME = True
+
 
 async def again(r: Ring, agent: ScriptedAgent, at: str) -> str:
     """Have an agent register anew, with this address of its own; return its id."""

@@ -12,6 +12,8 @@ from atoll.states import AgentState, Reason
 from tests.fakes.agent import ScriptedAgent
 from tests.federation.control.ring import Ring, ring, until
 
+VIRTUAL_TIME = True
+
 SAVES = Checkpoint(grace=5.0, every=0.0)
 HALF = Request(cpu=2000)
 

@@ -7,6 +7,8 @@ from tests.federation.control.ring import ring
 from tunnel import wire
 from tunnel.mux import MESSAGE_LIMIT
 
+VIRTUAL_TIME = True
+
 
 async def test_a_flood_of_messages_ends_the_link_not_the_memory() -> None:
     """What waits for a control plane that is busy is bounded, in messages and in bytes."""

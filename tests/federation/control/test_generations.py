@@ -13,6 +13,8 @@ from tests.fakes.agent import ScriptedAgent
 from tests.federation.control.ring import Ring, ring, until
 from tunnel import wire
 
+VIRTUAL_TIME = True
+
 
 async def member(r: Ring) -> tuple[str, ScriptedAgent]:
     """Join an agent, which dials with the certificate that it was given: the first."""

@@ -14,6 +14,8 @@ from tests.fakes.cloud import SMALL, MemoryCloud
 from tests.fakes.plane import FakeClock
 from tests.federation.control.ring import CONFIG
 
+VIRTUAL_TIME = True
+
 LARGE = replace(SMALL, name="large", slots=Slots(cpu=8000))
 ELSEWHERE = replace(SMALL, zone="z2")
 

@@ -13,6 +13,8 @@ from atoll.hours import Hours, parse
 from federation.control.hours import check_zone, hot_count, next_change, open_now
 from tests.federation.control.ring import ring
 
+VIRTUAL_TIME = True
+
 OFFICE = (parse("mon-fri 08-19 Asia/Seoul"),)
 NIGHT = (parse("22:00-06:00 Europe/Berlin"),)
 

@@ -14,6 +14,8 @@ from providers.port import Intent, MachineState
 from tests.fakes.cloud import SMALL
 from tests.federation.control.ring import Ring, ring, until
 
+VIRTUAL_TIME = True
+
 
 async def no_machine(r: Ring) -> bool:
     return not r.cloud.live()

@@ -10,6 +10,8 @@ from providers.port import Limit
 from tests.fakes.cloud import SMALL
 from tests.federation.control.ring import Ring, ring, until
 
+VIRTUAL_TIME = True
+
 VCPUS = Limit(name="vcpus", limit=4, used=0, counts="cpu")
 LARGE = replace(SMALL, name="large", slots=Slots(cpu=8000, memory=SMALL.slots.memory), price=900_000)
 

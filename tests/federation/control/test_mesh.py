@@ -24,6 +24,8 @@ from tests.tunnel import virtual
 from tunnel import wire
 from tunnel.link import Link
 
+VIRTUAL_TIME = True
+
 T = TypeVar("T")
 ROTATE_S = 300.0
 

@@ -20,6 +20,8 @@ from tests.fakes.agent import ScriptedAgent
 from tests.federation.control.ring import Ring, ring, until
 from tunnel import wire
 
+VIRTUAL_TIME = True
+
 SAVES = Checkpoint(grace=5.0, every=0.0)
 BRIEF = Checkpoint(grace=0.2, every=0.0)
 WHOLE = Request(cpu=2000)

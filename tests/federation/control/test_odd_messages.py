@@ -11,6 +11,8 @@ from tests.tunnel.ends import until
 from tests.tunnel.test_wire import GOLDEN
 from tunnel import wire
 
+VIRTUAL_TIME = True
+
 MESSAGES = [wire.decode_from_agent(bytes.fromhex(sample["bytes"])) for sample in GOLDEN if sample["from"] == "agent"]
 
 

@@ -11,6 +11,8 @@ from atoll.states import Reason
 from tests.federation.control.ring import ring
 from tests.federation.control.test_round import HALF, HOUR, budget, policy
 
+VIRTUAL_TIME = True
+
 
 async def test_a_dry_run_has_the_policy_and_the_budgets_of_its_project_and_is_remembered_nowhere() -> None:
     async with ring() as r:

@@ -8,6 +8,8 @@ from atoll.mesh import End, Mesh, MeshState
 from federation.control.peering import Heard, judged, sane, settled, told
 from tunnel import wire
 
+VIRTUAL_TIME = True
+
 A, B, C = (letter * 43 + "=" for letter in "ABC")
 MESH = Mesh(
     name="a+b",

@@ -24,6 +24,8 @@ from tests.fakes.plane import NOW, FakeChance, FakeClock
 from tests.fakes.store import MemoryStore
 from tests.federation.control.ring import ring, until
 
+VIRTUAL_TIME = True
+
 DAY = 86400.0
 
 

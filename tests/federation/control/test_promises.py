@@ -11,6 +11,8 @@ from federation.control.promises import Promises, least, shortfall
 from tests.fakes.cloud import SMALL
 from tests.federation.control.ring import Ring, ring, until
 
+VIRTUAL_TIME = True
+
 
 def less(promised: Slots) -> Slots:
     return replace(promised, memory=promised.memory - 300 * MIB)

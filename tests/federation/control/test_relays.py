@@ -18,6 +18,8 @@ from tunnel.grant import relay_key
 from tunnel.link import Link, Side
 from tunnel.memory import MemoryTransport, _Wire
 
+VIRTUAL_TIME = True
+
 URL = "https://east.example"
 
 

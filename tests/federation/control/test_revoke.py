@@ -18,6 +18,8 @@ from tests.tunnel import virtual
 from tunnel import wire
 from tunnel.lanes import Use
 
+VIRTUAL_TIME = True
+
 T = TypeVar("T")
 
 

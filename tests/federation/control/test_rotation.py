@@ -18,6 +18,8 @@ from tunnel.dialer import Dialer
 from tunnel.identity import Authority, make_key_and_csr
 from tunnel.link import Link
 
+VIRTUAL_TIME = True
+
 
 class KeepingAgent(ScriptedAgent):
     """Keeps what it is told to trust and the certificates that it gets, as far as its disk works."""

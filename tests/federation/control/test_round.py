@@ -17,6 +17,8 @@ from tests.fakes.agent import ScriptedAgent
 from tests.fakes.cloud import SMALL
 from tests.federation.control.ring import Ring, ring, until
 
+VIRTUAL_TIME = True
+
 WHOLE, HALF, QUARTER = Request(cpu=2000), Request(cpu=1000), Request(cpu=500)
 HOUR = Lifetime(expected=3600.0)
 SAVES = Checkpoint(grace=5.0, lost=1.0, every=0.0)
@@ -36,6 +38,10 @@ async def policy(r: Ring, **rules: object) -> None:
 
 async def budget(r: Ring, amount: float, **fields: object) -> None:
     await r.control.budgets.apply(document.budget({"amount": amount, "period": "total", **fields}), by="ada")
+
+
+def today(r: Ring) -> datetime:
+    return datetime.fromtimestamp(r.clock.now(), UTC)
 
 
 async def because(r: Ring, row: Session, reason: Reason) -> Session:
@@ -314,7 +320,7 @@ async def test_a_group_takes_nothing_outside_its_hours_and_says_when_it_will() -
     async with ring() as r:
         await r.agent()
         group = await r.control.groups.get("hall")
-        later = (datetime.now(UTC).weekday() + 3) % 7
+        later = (today(r).weekday() + 3) % 7
         shut = Hours(days=(later,), start=8 * 60, end=19 * 60)
         await r.control.groups.apply(replace(group, hours=(shut,)))
         [row] = await r.submit()
@@ -324,7 +330,7 @@ async def test_a_group_takes_nothing_outside_its_hours_and_says_when_it_will() -
         [(_, decision), *_] = why.decisions
         [no] = decision.rejected
         assert no.reason is Reason.OUTSIDE_HOURS
-        opens = datetime.now(UTC) + timedelta(days=3)
+        opens = today(r) + timedelta(days=3)
         assert waits.message.endswith(f"next from {opens:%Y-%m-%d} 08:00 UTC")
         assert waits.hint.startswith("it may start in about ")
         assert no.message == f"takes sessions only at {shut.text}: next from {opens:%Y-%m-%d} 08:00 UTC"
@@ -428,7 +434,7 @@ async def test_every_waiting_session_is_explained() -> None:
         await r.agent(group="spare", capacity=Slots(cpu=500, memory=GIB, disk=GIB))
         await r.agent(group="night", site="there")
         night = await r.control.groups.get("night")
-        later = (datetime.now(UTC).weekday() + 3) % 7
+        later = (today(r).weekday() + 3) % 7
         await r.control.groups.apply(replace(night, hours=(Hours(days=(later,)),)))
         for site in ("here", "there"):
             await r.control.sites.apply(Site(name=site, price=micros(1.0)))

@@ -19,6 +19,8 @@ from tests.fakes.cloud import SMALL, MemoryCloud
 from tests.federation.control.ring import CONFIG, Ring, ring, until
 from tunnel import wire
 
+VIRTUAL_TIME = True
+
 
 async def no_machine(r: Ring) -> bool:
     return not r.cloud.live()

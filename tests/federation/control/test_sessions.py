@@ -7,6 +7,8 @@ from atoll.session import Lifetime, Retry, Session
 from atoll.slots import GpuRequest, Request
 from tests.federation.control.ring import Ring, ring, until
 
+VIRTUAL_TIME = True
+
 
 async def test_a_session_runs_and_ends_with_its_exit_code() -> None:
     async with ring() as r:

@@ -6,6 +6,8 @@ from atoll.errors import Forbidden
 from atoll.session import AppAccess, AppRule
 from tests.federation.control.ring import ring
 
+VIRTUAL_TIME = True
+
 
 async def test_an_app_is_opened_and_closed_while_its_session_runs() -> None:
     async with ring() as r:

@@ -14,6 +14,8 @@ from federation.control.seating import _start_s
 from tests.fakes.cloud import SMALL
 from tests.federation.control.ring import Ring, ring, until
 
+VIRTUAL_TIME = True
+
 HALF = Request(cpu=SMALL.slots.cpu // 2)
 
 

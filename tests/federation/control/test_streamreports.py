@@ -14,6 +14,8 @@ from tunnel import wire
 from tunnel.figures import StreamReport
 from tunnel.grant import Grant, agent_key, relay_key, seal
 
+VIRTUAL_TIME = True
+
 SECRET = b"k" * 32
 
 

@@ -8,6 +8,8 @@ from atoll.errors import Unavailable
 from tests.federation.control.ring import ring
 from tunnel.lanes import Use
 
+VIRTUAL_TIME = True
+
 
 class Kept(asyncio.Protocol):
     """Stays open."""

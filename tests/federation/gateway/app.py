@@ -67,10 +67,16 @@ async def _events(request: web.Request) -> web.StreamResponse:
 async def _ticks(request: web.Request) -> web.StreamResponse:
     answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await answer.prepare(request)
+    ticks = request.app[TICKS]
     for number in range(10):
         await answer.write(f"data: {number}\n\n".encode())
-        await asyncio.sleep(0.2)
+        await ticks.acquire()
     return answer
+
+
+async def _tick(request: web.Request) -> web.Response:
+    request.app[TICKS].release()
+    return web.Response()
 
 
 async def _socket(request: web.Request) -> web.WebSocketResponse:
@@ -101,6 +107,7 @@ async def _bad_cookie(_request: web.Request) -> web.Response:
 
 
 GATE: web.AppKey[asyncio.Event] = web.AppKey("gate", asyncio.Event)
+TICKS: web.AppKey[asyncio.Semaphore] = web.AppKey("ticks", asyncio.Semaphore)
 
 
 @asynccontextmanager
@@ -108,12 +115,14 @@ async def running_app(port: int = 0) -> AsyncIterator[tuple[int, asyncio.Event]]
     """Serve the app on a port of loopback, 0 any; yields it and the gate that its event stream waits at."""
     app = web.Application(client_max_size=0)
     app[GATE] = asyncio.Event()
+    app[TICKS] = asyncio.Semaphore(0)
     app.router.add_post("/upload", _upload)
     app.router.add_get("/download", _download)
     app.router.add_get("/events", _events)
     app.router.add_post("/slow", _slow)
     app.router.add_get("/flood", _flood)
     app.router.add_get("/ticks", _ticks)
+    app.router.add_post("/tick", _tick)
     app.router.add_get("/ws", _socket)
     app.router.add_get("/cut", _cut)
     app.router.add_get("/cookie", _bad_cookie)

@@ -71,7 +71,7 @@ async def test_large_uploads_and_downloads_stream(app: App) -> None:
 
 
 async def test_event_streams_are_not_held_back(app: App) -> None:
-    async with asyncio.timeout(5), app.ask("/events") as answer:
+    async with asyncio.timeout(60), app.ask("/events") as answer:
         assert answer.content_type == "text/event-stream"
         assert await answer.content.readuntil(b"\n\n") == b"data: first\n\n"
         app.gate.set()
@@ -87,7 +87,7 @@ async def test_head_and_empty_answers(app: App) -> None:
 async def test_websockets_pass_text_bytes_and_close_codes(app: App) -> None:
     headers = {"Host": app.host, **BEARER, "X-Forwarded-For": "9"}
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(60),
         app.server.http.ws_connect(
             app.server.url + "/ws", headers=headers, protocols=("other", "chat"), max_msg_size=0
         ) as socket,

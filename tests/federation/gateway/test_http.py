@@ -52,7 +52,7 @@ def fixed(answer: bytes, *, close: bool = False) -> Reply:
 async def client(app: App) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", app.server.port)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             yield reader, writer
     finally:
         writer.close()
@@ -181,5 +181,5 @@ async def test_an_app_is_let_go_when_its_visitor_has_gone(app: App) -> None:
         async with app.ask("/") as got:
             assert await got.content.readuntil(b"\n\n") == b"data: 1\n\n"
             got.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await gone.wait()

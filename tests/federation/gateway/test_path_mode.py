@@ -67,7 +67,7 @@ async def test_a_link_and_its_cookie_hold_for_one_path(paths: App) -> None:
     async with paths.ask(f"{base}/", auth=False, headers=headers) as answer:
         assert "cookie" not in (await told(answer))["headers"]
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(60),
         paths.server.http.ws_connect(
             paths.server.url + base + "/ws", headers={"Host": paths.host, **headers}
         ) as socket,

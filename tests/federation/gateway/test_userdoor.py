@@ -77,7 +77,7 @@ async def test_a_good_grant_is_not_enough(server: Served, what: str) -> None:
     assert visit.told == []
 
 
-async def ended(visit: Caller, within: float = 5.0) -> str:
+async def ended(visit: Caller, within: float = 30.0) -> str:
     async with asyncio.timeout(within):
         while not visit.told:
             await asyncio.sleep(0.01)

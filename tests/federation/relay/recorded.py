@@ -133,7 +133,7 @@ class Installation:
         self.runtime = MemoryRuntime()
         self.runtime.apps[PORT] = Answering
         machine = Machine("1", boot, Slots(cpu=2000, memory=4 * GIB, disk=10 * GIB))
-        self.direct = MemoryDirect("192.0.2.7:7443", lambda: None)  # type: ignore[arg-type,return-value]
+        self.direct = MemoryDirect("192.0.2.7:7443", lambda _: None)  # type: ignore[arg-type,return-value]
         self.shell = AgentShell(
             self.ring.network.dialer(self.agent_id),
             self.runtime,

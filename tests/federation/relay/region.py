@@ -46,10 +46,31 @@ class MemoryRelay:
         return AGENT in self.agents.agents()
 
 
+class Counted:
+    """A dialer that notes its dials."""
+
+    def __init__(self, dialer: Dialer, dials: list[str], url: str) -> None:
+        self._dialer = dialer
+        self._dials = dials
+        self._url = url
+
+    async def dial(self, make: Callable[[], asyncio.Protocol], *, splice: bool = False) -> None:
+        self._dials.append(self._url)
+        await self._dialer.dial(make, splice=splice)
+
+
 class Region:
     """Some relays, and one agent."""
 
-    def __init__(self, folder: Path, count: int, serve: Serve = lambda _: Echo()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        count: int,
+        serve: Serve = lambda _: Echo(),
+        awaited: asyncio.Event | None = None,
+    ) -> None:
+        self.awaited = awaited or asyncio.Event()
+        self.dials: list[str] = []
         self.relays = {f"https://r{number}": MemoryRelay(folder / str(number)) for number in range(count)}
         self.told: list[list[str]] = []
         self.agent = self.process("b1", serve)
@@ -57,7 +78,7 @@ class Region:
     def process(self, boot: str, serve: Serve = lambda _: Echo()) -> RelayLinks:
         """Return the links of one process of the agent."""
         links = RelayLinks(AGENT, boot, self.dialers, SeededChance())
-        links.attach(serve)
+        links.attach(serve, self.awaited)
         return links
 
     def dialers(self, url: str) -> tuple[Dialer, Dialer]:
@@ -65,7 +86,7 @@ class Region:
         if url not in self.relays:
             raise OSError(f"{url!r} is no URL")
         network = self.relays[url].network
-        return network.dialer(AGENT), network.dialer(AGENT, data=True)
+        return Counted(network.dialer(AGENT), self.dials, url), network.dialer(AGENT, data=True)
 
     def send(self, message: wire.Message) -> None:
         """Take what the agent tells its control plane."""

@@ -14,9 +14,16 @@ from tests.federation.relay.region import AGENT, MemoryRelay, Region
 from tests.tunnel import virtual
 from tests.tunnel.ends import Echo, Owner, Recorder, SeededChance, until
 from tunnel import wire
+from tunnel.backoff import HURRY_S
 from tunnel.lanes import Lane
 from tunnel.link import Link, Side
 from tunnel.redial import RedialledTransport
+from tunnel.resumables import Resumables
+
+RESTART_S = 0.7
+"""What a killed relay takes to listen again."""
+USERS_S = 1.0
+"""Longest wait between a user's dials."""
 
 Story = Callable[[Region], Coroutine[Any, Any, None]]
 
@@ -144,8 +151,6 @@ def test_it_is_left_after_a_minute_whatever_it_carries(tmp_path: Path) -> None:
 
 
 def test_a_stream_resumes_over_the_other_relay(tmp_path: Path) -> None:
-    from tunnel.resumables import Resumables
-
     async def main() -> None:
         table = Resumables()
         region = Region(tmp_path, 2, lambda opening: table.lane(opening.resume, opening.run, Echo))
@@ -178,6 +183,72 @@ def test_a_stream_resumes_over_the_other_relay(tmp_path: Path) -> None:
         await region.close()
 
     virtual.run(main())
+
+
+def test_a_stream_over_one_relay_that_is_killed_again_and_again_never_stalls_for_long(tmp_path: Path) -> None:
+    """However long the agent's waits have grown: a stream without a lane is worth a dial."""
+
+    async def main() -> None:
+        table = Resumables()
+        region = Region(tmp_path, 1, lambda opening: table.lane(opening.resume, opening.run, Echo), table.awaited)
+        ((url, relay),) = region.relays.items()
+        region.agent.welcomed([url], region.send)
+        await until(lambda: region.agent.linked)
+        opening = wire.OpenStream(run="s-1.1.0", port=80, resume=secrets.token_bytes(16))
+
+        lanes: list[asyncio.Protocol] = []
+
+        async def dial(make: Callable[[], asyncio.Protocol]) -> None:
+            lanes.append(make())
+            await relay.relay.open(AGENT, opening, lanes[-1], lane=Lane.DATA)
+
+        stream = RedialledTransport(opening.resume, dial, chance=SeededChance())
+        user = Recorder()
+        stream.attach(user)
+        stream.start()
+        loop = asyncio.get_running_loop()
+
+        async def came(count: int) -> None:
+            await until(lambda: user.size == count)
+
+        stream.write(b"x")
+        await came(1)
+        for sent in range(2, 22):
+            relay.kill()
+            lanes[-1].connection_lost(ConnectionResetError())  # the user's connection ends with the process
+            stream.write(b"x")
+            await asyncio.sleep(RESTART_S)
+            assert table.awaited.is_set()
+            relay.listen()
+            listens = loop.time()
+            await came(sent)
+            assert loop.time() - listens < HURRY_S + USERS_S + 0.2
+            assert not table.awaited.is_set()
+        stream.close()
+        await until(lambda: user.lost)
+        table.close("over")
+        await region.close()
+
+    virtual.run(main())
+
+
+def test_an_agent_that_nobody_waits_for_does_not_hurry(tmp_path: Path) -> None:
+    async def story(region: Region) -> None:
+        ((url, relay),) = region.relays.items()
+        region.agent.welcomed([url], region.send)
+        await until(lambda: region.agent.linked)
+        relay.kill()
+        region.dials.clear()
+        await asyncio.sleep(100)
+        assert 10 < len(region.dials) < 40  # one in 5 s, after the first few
+        region.awaited.set()
+        region.dials.clear()
+        await asyncio.sleep(10)
+        assert 20 < len(region.dials) < 80  # one in a quarter of a second
+        relay.listen()
+        await until(lambda: region.agent.linked, HURRY_S + 0.1)
+
+    play(tmp_path, 1, story)
 
 
 class Peer:

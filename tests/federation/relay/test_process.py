@@ -118,7 +118,7 @@ class Place:
             return TlsDialer(url, identity, {}, relay=known), TlsDialer(url, identity, {}, data=True, relay=known)
 
         links = RelayLinks(AGENT, "b1", dialers, SystemChance())
-        links.attach(lambda opening: self.table.lane(opening.resume, opening.run, Echo))
+        links.attach(lambda opening: self.table.lane(opening.resume, opening.run, Echo), self.table.awaited)
         links.welcomed([url], lambda _: None)
         return links
 
@@ -278,7 +278,7 @@ def test_a_removed_relay_ends(runner: asyncio.Runner, authority: Authority, tmp_
     async def story(p: Place) -> None:
         p.control.link.send(wire.Leave(reason="the relay was removed"))
         with pytest.raises(Forbidden, match="removed"):
-            await asyncio.wait_for(p.running, 10)
+            await asyncio.wait_for(p.running, 60)
 
     play(runner, authority, tmp_path, story)
 

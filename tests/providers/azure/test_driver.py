@@ -70,7 +70,7 @@ def sized(cloud: AzureHarness, name: str, size: str) -> Intent:
 
 
 async def gone(azure: Azure, provider_id: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         with suppress(Absent):
             while True:
                 await azure.terminate(provider_id)
@@ -78,7 +78,7 @@ async def gone(azure: Azure, provider_id: str) -> None:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await condition():
             await asyncio.sleep(0.02)
 
