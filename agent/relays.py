@@ -44,6 +44,7 @@ class RelayLinks:
         self._dialers = dialers
         self._chance = chance
         self._serve: Serve = lambda _: None
+        self._awaited = asyncio.Event()
         self._send: Callable[[wire.Message], None] = lambda _: None
         self._ranking: list[str] = []
         self._keepers: dict[str, _Keeper] = {}
@@ -55,9 +56,9 @@ class RelayLinks:
         """URLs of the relays that may be used, the preferred first."""
         return [url for url in self._ranking if url in self._keepers and self._keepers[url].up]
 
-    def attach(self, serve: Serve) -> None:
-        """Streams that come are served by this."""
-        self._serve = serve
+    def attach(self, serve: Serve, awaited: asyncio.Event) -> None:
+        """Streams that come are served by this; while some have lost their lane (`awaited`), lost links hurry."""
+        self._serve, self._awaited = serve, awaited
 
     def welcomed(self, urls: Sequence[str], send: Callable[[wire.Message], None]) -> None:
         """The control plane names the relays that serve, and takes messages by `send` from now on."""
@@ -101,7 +102,8 @@ class RelayLinks:
             _log.warning("a relay is left out: %s", error)
             return
         attach = wire.Attach(protocol=wire.PROTOCOL, version=__version__, boot=self._boot)
-        keeper = _Keeper(url, attach, *dialers, self._serve, self._chance, self._settle, self._drop)
+        backoff = Backoff(self._chance)
+        keeper = _Keeper(url, attach, *dialers, self._serve, self._awaited, backoff, self._settle, self._drop)
         self._keepers[url] = keeper
         keeper.start()
 
@@ -121,7 +123,8 @@ class _Keeper:
         dialer: Dialer,
         lines: Dialer,
         serve: Serve,
-        chance: Chance,
+        awaited: asyncio.Event,
+        backoff: Backoff,
         changed: Callable[[], None],
         ended: Callable[["_Keeper"], None],
     ) -> None:
@@ -134,7 +137,8 @@ class _Keeper:
         self._dialer = dialer
         self._serve = serve
         self._lines = DataLines(lines, serve)
-        self._backoff = Backoff(chance)
+        self._awaited = awaited
+        self._backoff = backoff
         self._changed = changed
         self._ended = ended
         self._link: Link | None = None
@@ -184,8 +188,8 @@ class _Keeper:
                 self.up, self.failing = True, False
                 _log.info("linked to the relay at %s", self.url)
                 self._changed()
-            case wire.Dial(tokens) if self.up:
-                self._lines.dial(tokens)
+            case wire.Dial(tokens, splice) if self.up:
+                self._lines.dial(tokens, splice=splice)
             case wire.Refuse(message=text, retry_after_s=seconds):
                 _log.info("the relay at %s refuses this agent: %s", self.url, text)
                 self._backoff.retry_after(seconds)
@@ -213,7 +217,7 @@ class _Keeper:
     async def _stay_linked(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._backoff.next())
+            await self._backoff.pause(self._awaited)
             self._lost = loop.create_future()
             began = loop.time()
             try:

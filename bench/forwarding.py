@@ -8,6 +8,7 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from bench.outage import SETTLE_S, echoing, kill_rows
 from bench.peers.tunnels import Way
 from bench.processes import LOOPBACK, ROOT, Process
 from bench.rows import Row
-from tests.e2e.installation import Installation, free_port
+from tests.e2e.installation import Installation
 from tests.e2e.processes import end_all
 from tests.e2e.relays import Forward, RelayProcess
 from tests.e2e.waiting import until
+from tests.ports import free_port
 from tunnel.jointoken import JoinToken
 
 BEHIND, OPEN = "behind", "open"
@@ -29,13 +31,13 @@ BEHIND, OPEN = "behind", "open"
 class Forwarding:
     """The installation, until `stack` is left."""
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, relays: Sequence[str] = ("east", "west")) -> None:
         folder.mkdir()
         self._stack = stack
         stack.callback(end_all, folder)
         self._installation = stack.enter_context(Installation(folder))
         self._installation.up()
-        self._relays = [RelayProcess(self._installation, folder, name) for name in ("east", "west")]
+        self._relays = [RelayProcess(self._installation, folder, name) for name in relays]
         for relay in self._relays:
             stack.callback(relay.close)
             relay.start()
@@ -71,6 +73,26 @@ class Forwarding:
                 used.wait()
                 used.start()
         return kill_rows("relay kill -9, another stands by", killed, answer, 0.5)
+
+    def restart_rows(self, load: Process, kills: int) -> tuple[list[Row], str]:
+        """The same where there is no other relay and, from the first kill on, no control plane either."""
+        (relay,) = self._relays
+        forward = Forward(self._installation, BEHIND, self._sessions[BEHIND], {})
+        self._stack.callback(forward.close)
+        killed: list[float] = []
+        answer: dict[str, Any] = {}
+        with echoing(load, forward.port, answer):
+            self._entered(forward, 1)
+            self._installation.kill("control")
+            for _ in range(kills):
+                time.sleep(SETTLE_S)
+                taken = len(forward.ways)
+                killed.append(time.monotonic())
+                relay.send(signal.SIGKILL)
+                relay.wait()
+                relay.start()
+                self._entered(forward, taken + 1)
+        return kill_rows("relay kill -9 in a row, nothing else is there", killed, answer, 2.0)
 
     def _join(self, home: Path) -> None:
         """Have a second agent, which may be reached directly."""

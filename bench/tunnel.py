@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.crowd import idle_rows, reconnect_rows
 from bench.forwarding import Forwarding
 from bench.lanes import PARALLEL, RAW, Turns, composed, rows_of
-from bench.outage import dead_rows, restart_rows
+from bench.outage import dead_rows
 from bench.peers.tunnels import Field, Way, peers, server
 from bench.processes import LOOPBACK, Process
 from bench.rows import Row, main
@@ -49,11 +49,12 @@ def run(quick: bool) -> tuple[list[Row], list[str]]:
         rows, notes = _near(folder, port, load, size)
         if quick:
             return rows, [*notes, "without --quick only: a relay alone, links that idle, come back and die, the WAN"]
-        killed, told = restart_rows(folder / "alone", port, load, size.kills)
+        with ExitStack() as alone:
+            killed, told = Forwarding(alone, folder / "alone", ["east"]).restart_rows(load, size.kills)
         rows += killed + idle_rows(folder / "idle", IDLE) + dead_rows(folder / "dead", port)
         rows += reconnect_rows(folder / "back", RECONNECT)
         far, said = wan_rows(folder, size.rounds)
-    return rows + far, [*notes, told, "memory of links: without the control plane's part", *said]
+    return rows + far, [*notes, told, "links: to a relay's own process, each agent with its own certificate", *said]
 
 
 def _near(folder: Path, port: int, load: Process, size: Size) -> tuple[list[Row], list[str]]:

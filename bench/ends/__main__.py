@@ -1,7 +1,6 @@
 """Run one end until standard input ends."""
 
 import asyncio
-import json
 import sys
 from pathlib import Path
 
@@ -16,8 +15,8 @@ def main(argv: list[str]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         match kind:
             case "relay":
-                folder, host, port, doors = rest
-                runner.run(relay.run(Path(folder), host, int(port), json.loads(doors)))
+                folder, host = rest
+                runner.run(relay.run(Path(folder), host))
             case "agent":
                 folder, host, server, url = rest
                 runner.run(agent.run(Path(folder), (host, int(server)), url))
@@ -25,8 +24,8 @@ def main(argv: list[str]) -> None:
                 host, door = rest
                 runner.run(client.run(host, int(door)))
             case "crowd":
-                folder, count, url = rest
-                runner.run(crowd.run(Path(folder), int(count), url))
+                folder, kind, url = rest
+                runner.run(crowd.run(Path(folder), kind, url))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from atoll.slots import Slots
 from bench.ends.common import AGENT, Make, say, until_input_ends
 from tunnel import wire
 from tunnel.backoff import Backoff
-from tunnel.dialer import TlsDialer
+from tunnel.dialer import Dialer, TlsDialer
 from tunnel.identity import AgentIdentity
 from tunnel.link import Link, Side
 from tunnel.resumables import Resumables
@@ -22,7 +22,9 @@ from tunnel.resumables import Resumables
 
 async def run(folder: Path, server: tuple[str, int], url: str) -> None:
     """Stay linked with the relay until standard input ends."""
-    await until_input_ends(RelayLink(AgentIdentity(folder / AGENT), url, Serving(server).serve).run())
+    identity = AgentIdentity(folder / AGENT)
+    dialers = TlsDialer(url, identity, {}), TlsDialer(url, identity, {}, data=True)
+    await until_input_ends(RelayLink(*dialers, Serving(server).serve).run())
 
 
 class Serving:
@@ -46,18 +48,16 @@ class RelayLink:
 
     def __init__(
         self,
-        identity: AgentIdentity,
-        url: str,
+        dialer: Dialer,
+        lines: Dialer,
         serve: Callable[[wire.OpenStream], asyncio.Protocol | None],
         *,
         welcomed: Callable[[int], None] | None = None,
-        turn: asyncio.Semaphore | None = None,
     ) -> None:
-        self._dialer = TlsDialer(url, identity, {})
-        self._lines = DataLines(TlsDialer(url, identity, {}, data=True), serve)
+        self._dialer = dialer
+        self._lines = DataLines(lines, serve)
         self._serve = serve
         self._welcomed = welcomed or (lambda change: say(welcomed=change > 0, at=time.monotonic()))
-        self._turn = turn or asyncio.Semaphore()
         self._boot = secrets.token_hex(8)
         self._registered = False
         self._lost: asyncio.Future[str]
@@ -70,8 +70,7 @@ class RelayLink:
             self._lost = loop.create_future()
             began = loop.time()
             try:
-                async with self._turn:
-                    await self._dialer.dial(lambda: Link(self, side=Side.AGENT))
+                await self._dialer.dial(lambda: Link(self, side=Side.AGENT))
             except OSError:
                 pass
             else:

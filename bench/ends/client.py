@@ -1,4 +1,4 @@
-"""The user's end of resumable streams, outside the relay: plain TCP in, streams by the relay's splice door out."""
+"""The user's end of resumable streams, outside the relay: plain TCP in, streams by the relay's copy door out."""
 
 import asyncio
 import secrets

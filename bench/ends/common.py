@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from tunnel.identity import AgentIdentity, Authority, make_key_and_csr
 
-AGENT, CROWD = "bench-agent", "bench-crowd"
+AGENT = "bench-agent"
 RUN = "s-1.1.0"
 
 Make: TypeAlias = Callable[[], asyncio.Protocol]
@@ -22,12 +22,11 @@ def say(**what: object) -> None:
 
 
 def enrol(folder: Path) -> Authority:
-    """Make the installation's authority and the agents' identities."""
+    """Make the installation's authority and the agent's identity."""
     authority = Authority.load_or_create(folder / "authority", now=time.time())
-    for name in (AGENT, CROWD):
-        certificate = authority.sign_agent(make_key_and_csr(folder / name), name, now=time.time())
-        url, ca = "https://127.0.0.1:1", authority.ca_pem
-        AgentIdentity.save(folder / name, agent_id=name, url=url, ca_pem=ca, certificate_pem=certificate)
+    certificate = authority.sign_agent(make_key_and_csr(folder / AGENT), AGENT, now=time.time())
+    url, ca = "https://127.0.0.1:1", authority.ca_pem
+    AgentIdentity.save(folder / AGENT, agent_id=AGENT, url=url, ca_pem=ca, certificate_pem=certificate)
     return authority
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from atoll.errors import Unavailable
 from atoll.host.system import SystemChance
-from bench.ends.common import AGENT, CROWD, RUN, Make, say
+from bench.ends.common import AGENT, RUN, Make, say
 from bench.ends.user import Announced, User
 from tunnel import wire
 from tunnel.acceptor import Acceptor, Route
@@ -31,9 +31,9 @@ class RelayEnd:
         """Its Hello follows."""
 
     def received(self, link: Link, message: wire.FromAgent | wire.FromControl, /) -> None:
-        """Welcome it. One of the crowd goes by its boot id: they share a certificate."""
+        """Welcome it."""
         if isinstance(message, wire.Hello):
-            self._names[link] = name = message.boot if link.peer == CROWD else link.peer
+            self._names[link] = name = link.peer
             link.send(wire.Welcome(protocol=wire.PROTOCOL, epoch=1, kill=[], forget=[]))
             self._relay.linked(name, link, boot=message.boot, dials=True)
 
@@ -55,16 +55,16 @@ class Doors:
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
 
-    async def listen(self, host: str, ports: dict[str, int]) -> dict[str, int]:
-        """Open all doors (port 0: any) and return their ports."""
+    async def listen(self, host: str) -> dict[str, int]:
+        """Open all doors and return their ports."""
         makes: dict[str, Make] = {
             "mux": lambda: User(self._mux),
             "data": lambda: User(self._data),
-            "splice": lambda: Announced(self._splice),
+            "copy": lambda: Announced(self._copy),
         }
         found = {}
         for name, make in makes.items():
-            server = await asyncio.get_running_loop().create_server(make, host, ports.get(name, 0), backlog=1024)
+            server = await asyncio.get_running_loop().create_server(make, host, 0, backlog=1024)
             found[name] = int(server.sockets[0].getsockname()[1])
         return found
 
@@ -81,7 +81,7 @@ class Doors:
         transport.attach(make())
         transport.start()
 
-    async def _splice(self, stream: bytes, make: Make) -> None:
+    async def _copy(self, stream: bytes, make: Make) -> None:
         """A stream whose ends are the client and the agent: here its bytes are copied."""
         await self._open(wire.OpenStream(run=RUN, port=1, resume=stream), make, Lane.DATA)
 
@@ -92,7 +92,7 @@ class Doors:
             raise ConnectionError(error.message) from error
 
 
-async def run(folder: Path, host: str, port: int, doors: dict[str, int]) -> None:
+async def run(folder: Path, host: str) -> None:
     """Relay until standard input ends."""
     authority = Authority.load_or_create(folder / "authority", now=time.time())
     middle = Relay(SystemChance())
@@ -103,6 +103,6 @@ async def run(folder: Path, host: str, port: int, doors: dict[str, int]) -> None
             wire.ALPN_DATA: Route(authority.data_context(), middle.accept),
         }
     )
-    await acceptor.listen(host, port)
-    say(port=acceptor.port, **await Doors(middle).listen(host, doors))
+    await acceptor.listen(host, 0)
+    say(port=acceptor.port, **await Doors(middle).listen(host))
     await asyncio.to_thread(sys.stdin.read)
