@@ -19,7 +19,7 @@ from tunnel.veil import Veil
 
 TOKEN = 32
 """Bytes of a token."""
-OPENING_LIMIT = 4096
+OPENING_LIMIT = 16 * 1024
 BUFFER = 256 * 1024
 """Bytes that may wait in a connection's write buffer before its writer is told to pause."""
 _LENGTH = struct.Struct("!H")
@@ -218,7 +218,7 @@ class RelayLine(DataLine):
 
     def open(self, opening: wire.OpenStream, protocol: asyncio.Protocol) -> None:
         """Give the connection its one stream; `protocol` may write at once."""
-        payload = wire.encode(structs.replace(opening, padding=wire.PADDING))
+        payload = wire.encode(structs.replace(opening, padding=bytes(tcp.rouse(self.get_extra_info("socket")))))
         if self._below is not None:
             self._below.write(_LENGTH.pack(len(payload)) + payload)
         if isinstance(self._below, Veil):

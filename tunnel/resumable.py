@@ -7,6 +7,7 @@ from typing import Protocol, cast
 from tunnel.endpoint import Endpoint
 from tunnel.resume import FRAME, Greeting, Pieces, Resume
 from tunnel.stream import LINGER_S, StreamReset, ignore
+from tunnel.tcp import rouse
 from tunnel.wire import ProtocolError
 
 RESUME_S = 60.0
@@ -210,7 +211,7 @@ class ResumableTransport(Endpoint):
 
     def take_lane(self, lane: Lane, greeting: Greeting) -> bool:
         """Agent: go on on a lane that begins with this greeting; False: a newer one is there already."""
-        epoch = self.core.answer(greeting)
+        epoch = self.core.answer(greeting, rouse(lane.transport.get_extra_info("socket")))
         if epoch is None:
             return False
         self._change(lane, epoch)
@@ -218,7 +219,7 @@ class ResumableTransport(Endpoint):
 
     def lane_made(self, lane: Lane) -> None:
         """Client: greet on a new lane; the one before is over."""
-        self._change(lane, self.core.greet())
+        self._change(lane, self.core.greet(rouse(lane.transport.get_extra_info("socket"))))
 
     def lane_received(self, lane: Lane, data: bytes) -> None:
         """Bytes came on a lane."""

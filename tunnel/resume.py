@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TypeAlias
 
-from tunnel.wire import PADDING, ProtocolError
+from tunnel.wire import ProtocolError
 
 HEADER = struct.Struct("!BIQ")
 FRAME = 256 * 1024
@@ -40,6 +40,7 @@ FIRST_WINDOW = 256 * 1024
 ACK_EVERY = 256 * 1024
 """A reader that consumed so much since the last ACK sends one by itself."""
 REASON_LIMIT = 1024
+PADDING_LIMIT = 16 * 1024
 ID_SIZE = 16
 
 _VERSION = 1
@@ -78,10 +79,8 @@ _LIMITS: dict[int, tuple[int, int]] = {
     Kind.END: (0, 0),
     Kind.RESET: (0, REASON_LIMIT),
     Kind.PING: (0, 0),
-    Kind.PONG: (0, len(PADDING)),
+    Kind.PONG: (0, PADDING_LIMIT),
 }
-FILLER = HEADER.pack(Kind.PONG, len(PADDING), 0) + PADDING
-"""Follows a greeting: a lane may be a connection that stood idle (`PADDING` says why)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,14 +347,18 @@ class Resume:
 
     # Lanes.
 
-    def greet(self) -> int:
-        """Client: begin a lane and return its epoch; the one before is over."""
+    def greet(self, padding: int = 0) -> int:
+        """Client: begin a lane and return its epoch; the one before is over.
+
+        So many bytes of `padding` follow the greeting, and no more than `PADDING_LIMIT`.
+        """
         self._begin(self._epoch + 1)
         self._open = self._epoch == 1
-        self._urgent += (self._greeting(fresh=not self._answered_once), FILLER)
+        self._urgent.append(self._greeting(fresh=not self._answered_once))
+        self._pad(padding)
         return self._epoch
 
-    def answer(self, greeting: Greeting) -> int | None:
+    def answer(self, greeting: Greeting, padding: int = 0) -> int | None:
         """Agent: take a lane that begins so, and return its epoch; None where a newer lane is there already.
 
         Raises `ProtocolError` for a greeting that cannot be of this stream.
@@ -368,7 +371,8 @@ class Resume:
         if self._dead:
             self._urgent.append(refusal(self._reason or "the stream is over"))
         else:
-            self._urgent += (self._greeting(fresh=False), FILLER)
+            self._urgent.append(self._greeting(fresh=False))
+            self._pad(padding)
             self._meet(greeting)
         return self._epoch
 
@@ -579,6 +583,10 @@ class Resume:
         self._told = self._consumed
         self._ack_due = False
         return Greeting(self.stream, self._epoch, self._received, self._consumed, self._window, fresh).encode()
+
+    def _pad(self, size: int) -> None:
+        if size:
+            self._urgent.append(HEADER.pack(Kind.PONG, size, 0) + bytes(size))
 
     def _die(self) -> None:
         self._dead = True

@@ -9,9 +9,11 @@ _DEAD_MS = 15_000
 _KEEPALIVE_S = 10
 _LAST_HEARD, _HEARD = 52, struct.Struct("=II")
 """Where `struct tcp_info` holds `tcpi_last_data_recv` and `tcpi_last_ack_recv`, in milliseconds."""
-_LEAST_RTT, _MICROSECONDS = 148, struct.Struct("=I")
-"""Where it holds `tcpi_min_rtt`."""
+_SEGMENT, _LEAST_RTT, _NUMBER = 16, 148, struct.Struct("=I")
+"""Where it holds `tcpi_snd_mss`, in bytes, and `tcpi_min_rtt`, in microseconds."""
 _NEAR_US = 1000
+ROUSE_LIMIT = 9000
+"""A packet of an Ethernet with jumbo frames, in bytes."""
 
 
 def tune(connection: socket.socket | None) -> None:
@@ -38,12 +40,33 @@ def ease(connection: socket.socket | None) -> None:
 
     Where the kernel alone carries the bytes, it takes half of the processor time.
     """
-    if connection is None:
-        return
-    with contextlib.suppress(OSError):
-        told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LEAST_RTT + _MICROSECONDS.size)
-        if len(told) > _LEAST_RTT and _MICROSECONDS.unpack_from(told, _LEAST_RTT)[0] < _NEAR_US:
+    path = _path(connection)
+    if connection is not None and path is not None and path[1] < _NEAR_US:
+        with contextlib.suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_CONGESTION", 13), b"cubic")
+
+
+def rouse(connection: socket.socket | None) -> int:
+    """Return how many bytes, besides what there is to say, wake up a connection that may have been idle; often 0.
+
+    After ten idle seconds BBR learns the round trip anew, from the first acknowledgement, but not from that of a lone
+    packet, which may have been delayed: then it sends next to nothing for 0.2 s (Linux, `bbr_update_min_rtt`).
+    """
+    path = _path(connection)
+    return 0 if path is None or path[1] < _NEAR_US else min(path[0], ROUSE_LIMIT)
+
+
+def _path(connection: socket.socket | None) -> tuple[int, int] | None:
+    """Return a segment's bytes and the least round trip's microseconds; None where the kernel does not say."""
+    if connection is None:
+        return None
+    try:
+        told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LEAST_RTT + _NUMBER.size)
+    except OSError:
+        return None
+    if len(told) < _LEAST_RTT + _NUMBER.size:
+        return None
+    return _NUMBER.unpack_from(told, _SEGMENT)[0], _NUMBER.unpack_from(told, _LEAST_RTT)[0]
 
 
 def silence(connection: socket.socket | None) -> float:

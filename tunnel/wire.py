@@ -63,12 +63,7 @@ AGENT_NAMES = ".agent.atoll.internal"
 """An agent's certificate names `<its id>` and this: users who reach it directly ask for that."""
 
 PADDING = bytes(2000)
-"""Makes a message longer than any packet of 1500 bytes.
-
-So a peer knows that the path carries large ones. And where a connection stood idle for more than ten seconds, BBR
-learns the round trip anew from the first acknowledgement, but not from that of a lone packet, which may have been
-delayed: it then sends next to nothing for 0.2 s (Linux, tcp_bbr.c, `bbr_update_min_rtt`).
-"""
+"""Makes a message longer than any packet of 1500 bytes."""
 
 PING_EVERY_S = 1.5
 """Each end sends an app ping this often."""

@@ -12,7 +12,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tunnel.resume import (
     ACK_EVERY,
-    FILLER,
     FIRST_WINDOW,
     FRAME,
     GREETING_SIZE,
@@ -244,13 +243,30 @@ def test_the_first_lane_carries_data_with_its_greeting_later_ones_wait_for_the_a
     client.finish()
     client.greet()
     first = b"".join(client.take(1))
-    assert first[GREETING_SIZE:] == FILLER + frame(Kind.DATA, 0, b"hello") + frame(Kind.END, 5)
+    assert first[GREETING_SIZE:] == frame(Kind.DATA, 0, b"hello") + frame(Kind.END, 5)
     client.greet()
-    assert b"".join(client.take(2)) == Greeting(ID, 2, fresh=True).encode() + FILLER
+    assert b"".join(client.take(2)) == Greeting(ID, 2, fresh=True).encode()
     agent.answer(Greeting(ID, 2, fresh=True))
     assert client.receive(2, b"".join(agent.take(2))) == []
     assert carry(client, agent) == b"hello"
     assert agent.ended
+
+
+@pytest.mark.parametrize("padding", [1, 9000])
+def test_padding_behind_a_greeting_says_nothing(padding: int) -> None:
+    client, agent = Resume(ID, Side.CLIENT), Resume(ID, Side.AGENT)
+    client.write(b"hello")
+    client.greet(padding)
+    first = b"".join(client.take(1))
+    assert len(first) == GREETING_SIZE + HEADER.size + padding + HEADER.size + len(b"hello")
+    greeting = read_greeting(first)
+    assert greeting is not None
+    agent.answer(greeting, padding)
+    assert b"".join(agent.receive(1, first[GREETING_SIZE:])) == b"hello"
+    answer = b"".join(agent.take(1))
+    assert len(answer) == GREETING_SIZE + HEADER.size + padding
+    assert client.receive(1, answer) == []
+    assert client.answered
 
 
 def test_before_the_first_answer_only_a_first_window_is_sent() -> None:
@@ -258,7 +274,7 @@ def test_before_the_first_answer_only_a_first_window_is_sent() -> None:
     client.write(bytes(3 * FIRST_WINDOW))
     client.greet()
     first = b"".join(client.take(1, 1 << 30))
-    assert len(first) == GREETING_SIZE + len(FILLER) + HEADER.size + FIRST_WINDOW
+    assert len(first) == GREETING_SIZE + HEADER.size + FIRST_WINDOW
     agent.answer(Greeting(ID, 1, fresh=True))
     agent.receive(1, first[GREETING_SIZE:])
     client.receive(1, b"".join(agent.take(1)))
