@@ -94,6 +94,7 @@ class Echoing(threading.Thread):
                 self.sent.update(block)
                 self._socket.sendall(block)
                 left -= len(block)
+                time.sleep(0.004)  # 64 MB/s at most: what happens to it shall find it under way
             self._socket.shutdown(socket.SHUT_WR)
 
     def run(self) -> None:
