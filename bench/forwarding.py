@@ -67,7 +67,9 @@ class Forwarding:
                 for relay in self._relays:
                     until(relay.serves, f"relay {relay.name}")
                 time.sleep(SETTLE_S)
-                used = next(relay for relay in self._relays if relay.port == forward.ways[-1])
+                used = next((relay for relay in self._relays if relay.port == forward.ways[-1]), None)
+                if used is None:
+                    break  # the stream took the control plane's own door, and stays there
                 killed.append(time.monotonic())
                 used.send(signal.SIGKILL)
                 used.wait()

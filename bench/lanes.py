@@ -5,6 +5,7 @@ with a resumable stream that ends in the relay's process (as the gateway's do), 
 process of its own, so that the relay only copies bytes. *relay*, *blind* and *direct* are `bench.forwarding`'s.
 """
 
+import time
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from bench.rows import Row, row
 
 MB, GB = 1_000_000, 1_000_000_000
 PARALLEL = 8
+_REUSE_S = 1.2
+"""After bare opens half of the ports to the server are in use for a second more: who connects to it then waits."""
 RAW = "raw TCP"
 COMPOSED = ("mux", "data", "copy")
 BESIDE = {
@@ -88,6 +91,8 @@ class Turns:
             self._echo(way)
         for way in self._ways:
             self._opens(way)
+            if way.name == RAW:
+                time.sleep(_REUSE_S)
         self._added()
 
     def _bulk(self, way: Way, mode: str, streams: int, what: str) -> None:
