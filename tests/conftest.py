@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+import uvloop
 from hypothesis import settings
 
 from tests.tunnel.virtual import VirtualLoop
@@ -47,3 +48,18 @@ def pytest_asyncio_loop_factories(
     if getattr(getattr(item, "module", None), "VIRTUAL_TIME", False):
         return {"virtual": VirtualLoop}
     return {"real": asyncio.new_event_loop}
+
+
+@pytest.fixture(params=["stock", "uvloop"])
+def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
+    """A runner on each kind of loop; a traceback that a loop would have logged fails the test."""
+    failures: list[dict[str, object]] = []
+
+    def make() -> asyncio.AbstractEventLoop:
+        loop = uvloop.new_event_loop() if request.param == "uvloop" else asyncio.SelectorEventLoop()
+        loop.set_exception_handler(lambda _, context: failures.append(context))
+        return loop
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        yield runner
+    assert failures == []

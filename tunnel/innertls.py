@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from tunnel import certificates
 from tunnel.certificates import Bearer
+from tunnel.endpoint import Endpoint
 from tunnel.stream import StreamReset
 from tunnel.wire import ALPN_INNER
 
@@ -121,9 +122,11 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
             self._below.abort()
 
     def reset(self, reason: str) -> None:
-        """End both directions now and tell the peer why."""
-        if self._below is not None:
-            self._below.reset(reason)  # type: ignore[attr-defined] # streams have it
+        """End both directions now; over a stream the peer is told why."""
+        if isinstance(self._below, Endpoint):
+            self._below.reset(reason)
+        else:
+            self.abort()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """Set the marks, in bytes, at which writing is paused and resumed."""
@@ -143,7 +146,9 @@ class InnerTls(asyncio.Transport, asyncio.Protocol):
         return self._above
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what the stream below knows."""
+        """Return what is known of TLS here; all else the stream below knows."""
+        if name in ("ssl_object", "sslcontext"):
+            return self._tls if name == "ssl_object" else self._tls.context
         return default if self._below is None else self._below.get_extra_info(name, default)
 
     # What the stream below calls.

@@ -5,7 +5,6 @@ A client may end its side by `close_notify` and still hear us (RFC 8446, 6.1), a
 
 import asyncio
 import ssl
-from typing import Any
 
 from tunnel.innertls import InnerTls
 
@@ -23,21 +22,11 @@ class ServerTls(InnerTls):
         super().__init__(context, above, server_side=True, check=lambda _: None)
         self._shutdown_s = shutdown_s
 
-    def reset(self, reason: str) -> None:  # noqa: ARG002 - the connection has no frame for it
-        """End both directions now."""
-        self.abort()
-
     def close(self) -> None:
         """Send what was written and the end, then end both directions."""
         if self._up and not self.is_closing():
             self._timer = asyncio.get_running_loop().call_later(self._shutdown_s, self.abort)
         super().close()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what the connection below knows; of TLS what is known here."""
-        if name == "ssl_object":
-            return self._tls
-        return self._tls.context if name == "sslcontext" else super().get_extra_info(name, default)
 
     def eof_received(self) -> bool:
         """The client has closed the connection."""

@@ -7,7 +7,6 @@ decrypt: the kernel passes the bytes on (`tunnel.passthrough`).
 import asyncio
 import ssl
 from collections.abc import Iterable
-from typing import Any
 
 from tunnel.innertls import InnerTls
 from tunnel.stream import StreamReset
@@ -27,10 +26,6 @@ class Veil(InnerTls):
     def lift(self) -> None:
         """Speak no more TLS."""
         self.lifted = True
-
-    def reset(self, reason: str) -> None:  # noqa: ARG002 - the connection has no frame for it
-        """End both directions now."""
-        self.abort()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send bytes."""
@@ -59,10 +54,6 @@ class Veil(InnerTls):
             self._below.close()
         else:
             super().close()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what the connection below knows; of TLS what is known here."""
-        return self._tls if name == "ssl_object" else super().get_extra_info(name, default)
 
     def data_received(self, data: bytes) -> None:
         """Records of the peer, or bytes once it is lifted."""

@@ -3,14 +3,11 @@
 import asyncio
 import os
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-import uvloop
 
 from agent.terminal import HIGH, TerminalInput
-
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 class Told(asyncio.BaseProtocol):
@@ -25,13 +22,6 @@ class Told(asyncio.BaseProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.said.append(f"lost {exc}")
-
-
-@pytest.fixture(params=list(LOOPS))
-def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
-    factory: Callable[[], asyncio.AbstractEventLoop] = LOOPS[request.param]
-    with asyncio.Runner(loop_factory=factory) as made:
-        yield made
 
 
 @pytest.fixture

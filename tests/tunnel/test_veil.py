@@ -16,6 +16,7 @@ from atoll.errors import Unavailable
 from tests.tunnel.conftest import join
 from tests.tunnel.ends import until
 from tests.tunnel.site import AGENT, TlsSite
+from tests.tunnel.test_fuzz_doors import Pipe
 from tests.tunnel.test_tls import trusting
 from tunnel import wire
 from tunnel.dataline import RelayLine
@@ -27,27 +28,6 @@ from tunnel.veil import Veil
 
 WORDS = b"first words"
 DATA = wire.ALPN_DATA_SPLICE
-
-
-class Wire(asyncio.Transport):
-    """A connection that keeps what is written to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.out = bytearray()
-        self.closing = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.out += data
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def abort(self) -> None:
-        self.closing = True
-
-    def close(self) -> None:
-        self.closing = True
 
 
 class Above(asyncio.Protocol):
@@ -87,16 +67,16 @@ class Pair:
         self.user, self.served = Above(), Above(answer)
         self.client = Veil(trusting(authority, DATA), self.user, name)
         self.server = Veil(authority.data_context(DATA), self.served)
-        self.up, self.down = Wire(), Wire()
+        self.up, self.down = Pipe(), Pipe()
         self.server.connection_made(self.down)
         self.client.connection_made(self.up)
 
     def carry(self, cuts: list[int] | None = None) -> None:
         """Hand over everything, in pieces of these sizes as long as there are any."""
         sizes = list(cuts or [])
-        while self.up.out or self.down.out:
+        while self.up.sent or self.down.sent:
             for sender, receiver in ((self.up, self.server), (self.down, self.client)):
-                data, sender.out = bytes(sender.out), bytearray()
+                data, sender.sent = sender.sent, b""
                 while data:
                     size = sizes.pop() if sizes else len(data)
                     receiver.data_received(data[:size])
@@ -116,8 +96,8 @@ def test_words_come_as_tls_and_the_rest_bare_however_it_is_cut(
         pair.client.write(WORDS)
         pair.client.lift()
         pair.client.write(more)
-        assert WORDS not in pair.up.out
-        assert pair.up.out.endswith(more)
+        assert WORDS not in pair.up.sent
+        assert pair.up.sent.endswith(more)
         pair.carry(cuts)
         assert pair.served.got == WORDS + more
         assert pair.user.got == answer
@@ -130,7 +110,7 @@ async def test_a_veil_that_nobody_lifts_is_tls_to_its_end(authority: Authority) 
     pair.carry()
     pair.client.write(b"question")
     pair.server.write(b"answer")
-    assert b"question" not in pair.up.out
+    assert b"question" not in pair.up.sent
     pair.carry()
     assert pair.served.got == b"question"
     assert pair.user.got == b"answer"
@@ -162,7 +142,7 @@ async def test_lifted_it_passes_everything_on(authority: Authority) -> None:
     assert not pair.server.eof_received()
     assert pair.served.ended
     pair.client.close()
-    assert (pair.up.closing, bytes(pair.up.out)) == (True, b"")  # TLS would have said goodbye
+    assert (pair.up.closing, pair.up.sent) == (True, b"")  # TLS would have said goodbye
 
 
 @pytest.mark.parametrize("wrong", ["name", "authority"])

@@ -5,12 +5,11 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import uvloop
 from aiohttp import web
 
 from federation.api.connection import connections
@@ -26,20 +25,6 @@ WEBSOCKET = (
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-@pytest.fixture(params=["stock", "uvloop"])
-def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
-    failures: list[dict[str, object]] = []
-
-    def make() -> asyncio.AbstractEventLoop:
-        loop = uvloop.new_event_loop() if request.param == "uvloop" else asyncio.SelectorEventLoop()
-        loop.set_exception_handler(lambda _, context: failures.append(context))
-        return loop
-
-    with asyncio.Runner(loop_factory=make) as running:
-        yield running
-    assert failures == []
 
 
 @asynccontextmanager

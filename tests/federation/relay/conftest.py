@@ -1,5 +1,5 @@
-"""The tunnel's authority and loops."""
+"""The tunnel's authority."""
 
-from tests.tunnel.conftest import authority, runner
+from tests.tunnel.conftest import authority
 
-__all__ = ["authority", "runner"]
+__all__ = ["authority"]
