@@ -51,7 +51,9 @@ watch_from() { # the second of uptime at which this machine's life began
 }
 
 power_off() {
-    say "this machine ends: $1"
+    why="nothing has let it live longer"
+    [ "$limit" != 0 ] || why="its agent is done" # it put the deadline there
+    say "this machine ends: $why"
     $ATOLL_INSTANCE_POWEROFF || say "$ATOLL_INSTANCE_POWEROFF failed"
     sleep 60
     [ -z "$real" ] || poweroff -ff
@@ -59,7 +61,7 @@ power_off() {
 
 deadman() {
     until over; do sleep 2; done
-    while :; do power_off "nothing has let it live longer"; done
+    while :; do power_off; done
 }
 
 # -- the agent -----------------------------------------------------------------------------------------
@@ -110,7 +112,7 @@ run() {
 keep_running() {
     while :; do
         (run 9>&-)
-        ! over || power_off "its agent is done"
+        ! over || power_off
         sleep 5
     done
 }

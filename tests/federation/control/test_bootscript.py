@@ -142,7 +142,14 @@ def test_a_crashed_agent_comes_back_and_one_that_is_done_ends_the_machine(machin
     machine.wait(lambda: machine.starts() == 1)
     machine.wait(lambda: not machine.on)
     assert machine.starts() == 2
-    assert "this machine ends" in machine.console
+    assert "this machine ends: its agent is done" in machine.console
+
+
+def test_the_dead_man_says_that_the_agent_is_done_too(machine: Machine) -> None:
+    """It may see the agent's last word before the agent's process is gone."""
+    machine.boot(script(), agent='echo 0 >"$ATOLL_INSTANCE_DEADLINE"; exec sleep 1000')
+    machine.wait(lambda: not machine.on)
+    assert "this machine ends: its agent is done" in machine.console
 
 
 def shells(machine: Machine) -> list[int]:
