@@ -15,7 +15,7 @@ from tunnel.acceptor import Acceptor, Route
 from tunnel.directline import DirectDoor
 from tunnel.grant import Grant
 from tunnel.reports import Reports
-from tunnel.veil import Veil
+from tunnel.routes import user_routes
 
 _log = logging.getLogger("atoll.agent")
 
@@ -82,8 +82,7 @@ class Direct:
             self._door.close()
 
     def _routes(self, door: DirectDoor) -> dict[str, Route]:
-        bare = Route(self._context(wire.ALPN_USER_SPLICE), door.accept, end=Veil)
-        return {wire.ALPN_USER: Route(self._context(wire.ALPN_USER), door.accept), wire.ALPN_USER_SPLICE: bare}
+        return user_routes(self._context, door.accept, bare=True)
 
 
 def load(path: Path) -> str:

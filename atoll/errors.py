@@ -22,6 +22,11 @@ class AtollError(Exception):
         self.hint = hint
         self.reason = reason or self.code
 
+    @property
+    def text(self) -> str:
+        """The error as a terminal shows it: one line, and one for the hint where there is one."""
+        return f"error: {self.message}" + (f"\nhint: {self.hint}" if self.hint else "")
+
 
 class Invalid(AtollError):
     """The request itself is wrong: unknown key, bad value, impossible combination."""

@@ -88,7 +88,7 @@ class Ready:
         """Say why the process ends."""
         told = {"error": error.message, "hint": error.hint, "code": error.code}
         if not self._tell(told):
-            print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
+            print(error.text, file=sys.stderr)
 
     def _tell(self, message: Mapping[str, str]) -> bool:
         if self._descriptor < 0:
@@ -306,38 +306,21 @@ def _acceptors(
     The other takes those of them that come inside a WebSocket, but for HTTP.
     """
     from tunnel.acceptor import Acceptor, Route
-    from tunnel.passthrough import POSSIBLE
+    from tunnel.routes import data_routes, user_routes
     from tunnel.servertls import ServerTls
     from tunnel.sources import SourceLimits, Sources, source_of
-    from tunnel.veil import Veil
-    from tunnel.wire import (
-        ALPN_CONTROL,
-        ALPN_DATA,
-        ALPN_DATA_SPLICE,
-        ALPN_JOIN,
-        ALPN_UPLINK,
-        ALPN_USER,
-        ALPN_USER_SPLICE,
-    )
+    from tunnel.wire import ALPN_CONTROL, ALPN_JOIN, ALPN_UPLINK
 
     own = (Path(config.tls.certificate), Path(config.tls.key)) if config.tls.certificate else None
 
     def routes() -> "dict[str, Route]":
         return {
             ALPN_CONTROL: Route(authority.control_context(), control.links.accept),
-            ALPN_DATA: Route(authority.data_context(), control.streams.relay.accept),
             ALPN_UPLINK: Route(authority.uplink_context(), control.relays.uplinks.accept),
-            ALPN_USER: Route(authority.user_context(), users.accept),
-            **(spliced() if POSSIBLE else {}),
+            **data_routes(authority.stream_context, control.streams.relay),
+            **user_routes(authority.stream_context, users.accept),
             ALPN_JOIN: Route(authority.join_context(), http, counted=True),
             "http/1.1": Route(authority.http_context(own), http, counted=True, end=ServerTls),
-        }
-
-    def spliced() -> "dict[str, Route]":
-        relay, data, user = control.streams.relay, ALPN_DATA_SPLICE, ALPN_USER_SPLICE
-        return {
-            data: Route(authority.data_context(data), relay.accept_spliced, end=Veil),
-            user: Route(authority.user_context(user), users.accept, end=Veil),
         }
 
     def inner() -> "dict[str, Route]":

@@ -139,14 +139,8 @@ class Authority:
         context.num_tickets = 0  # agents hold one connection: a ticket would only cost memory
         return context
 
-    def data_context(self, protocol: str = ALPN_DATA) -> ssl.SSLContext:
-        """For data connections: our server certificate, no client certificate (a token is a quarter of the cost)."""
-        context = _server_context(*self._server, protocol)
-        context.num_tickets = 0
-        return context
-
-    def user_context(self, protocol: str = ALPN_USER) -> ssl.SSLContext:
-        """For users' streams: the same."""
+    def stream_context(self, protocol: str) -> ssl.SSLContext:
+        """For data connections and users' streams: no client certificate, for a token is a quarter of the cost."""
         context = _server_context(*self._server, protocol)
         context.num_tickets = 0
         return context

@@ -1,6 +1,7 @@
 """The user's end of a resumable stream: it comes in by the doors of relays, with a grant that is kept good."""
 
 import asyncio
+import functools
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -163,7 +164,7 @@ async def _call(way: Way, ca: str, environ: Mapping[str, str], *, blind: bool = 
 
 async def _dial(way: Way, ca: str, environ: Mapping[str, str], blind: bool) -> "_Caller":
     """Connect; of `blind` streams a door may take the TLS off."""
-    protocols = [wire.ALPN_USER_SPLICE, wire.ALPN_USER] if blind else [wire.ALPN_USER]
+    protocols = (wire.ALPN_USER_SPLICE, wire.ALPN_USER) if blind else (wire.ALPN_USER,)
     context, caller = user_context(ca, protocols), _Caller()
     connection = await connect(way.host, way.port, {} if way.direct else environ)  # no proxy leads into the LAN
     inside = (way.host, way.port) if way.inside else None
@@ -178,8 +179,9 @@ async def _dial(way: Way, ca: str, environ: Mapping[str, str], blind: bool) -> "
     return caller
 
 
-def user_context(ca: str, protocols: Sequence[str] = (wire.ALPN_USER,)) -> ssl.SSLContext:
-    """Return the context for doors whose certificates `ca` (PEM) signs. Raises `OSError` for a bad one."""
+@functools.lru_cache(maxsize=16)
+def user_context(ca: str, protocols: tuple[str, ...] = (wire.ALPN_USER,)) -> ssl.SSLContext:
+    """Return the context for doors whose certificates `ca` (PEM) signs, made once. Raises `OSError` for a bad one."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(cadata=ca)

@@ -100,7 +100,7 @@ async def run(folder: Path, host: str) -> None:
     acceptor = Acceptor(
         {
             wire.ALPN_CONTROL: Route(authority.control_context(), lambda: Link(owner, side=Side.CONTROL)),
-            wire.ALPN_DATA: Route(authority.data_context(), middle.accept),
+            wire.ALPN_DATA: Route(authority.stream_context(wire.ALPN_DATA), middle.accept),
         }
     )
     await acceptor.listen(host, 0)

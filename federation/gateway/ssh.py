@@ -4,18 +4,20 @@ import asyncio
 import socket
 from collections.abc import Awaitable
 from functools import cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncssh
 from asyncssh.constants import DEFAULT_LANG, MSG_DISCONNECT, OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FAILED
 from asyncssh.packet import String, UInt32
 
 from atoll.errors import AtollError, Unavailable
-from federation.gateway.sshdoor import SshDoor, said
 from federation.gateway.visitors import Visitor
 from tunnel import exec as frames
 from tunnel.exec import Decoder, ExecError, Exit, Kind, Order, Size
 from tunnel.lanes import Use
+
+if TYPE_CHECKING:
+    from federation.gateway.sshdoor import SshDoor
 
 LOGIN_S = 10
 KEEPALIVE_S, KEEPALIVE_COUNT = 15, 3
@@ -30,7 +32,7 @@ REFUSED = 126
 """What a program that could not be started exits with, as shells have it."""
 
 
-async def serve(door: SshDoor, connection: socket.socket) -> None:
+async def serve(door: "SshDoor", connection: socket.socket) -> None:
     """Serve an accepted connection; returns once its user is known. Raises `OSError` where it never is."""
     asyncssh.set_log_level("ERROR")  # its lower levels quote commands (S6)
     try:
@@ -39,7 +41,7 @@ async def serve(door: SshDoor, connection: socket.socket) -> None:
         raise ConnectionAbortedError(str(error)) from error
 
 
-async def _options(door: SshDoor) -> asyncssh.SSHServerConnectionOptions:
+async def _options(door: "SshDoor") -> asyncssh.SSHServerConnectionOptions:
     options: asyncssh.SSHServerConnectionOptions = await asyncssh.SSHServerConnectionOptions.construct(
         server_factory=lambda: Entrance(door),
         server_host_keys=[_host_key(door.services.ssh.host_key)],
@@ -95,7 +97,7 @@ class Signed(asyncssh.SSHAuthorizedKeys):
 class Entrance(asyncssh.SSHServer):
     """One connection: its user name names the session, its certificate the user."""
 
-    def __init__(self, door: SshDoor) -> None:
+    def __init__(self, door: "SshDoor") -> None:
         self.door = door
         self._name = ""
         self._admitted: asyncio.Task[Visitor] | None = None
@@ -350,7 +352,7 @@ class Program(_Channel, asyncssh.SSHServerSession[bytes]):
             self._write(b"".join([frames.told(Kind.ORDER, order), *self._early]))
             self._early.clear()
         except AtollError as error:
-            self._fail(said(error), error.exit_code)
+            self._fail(f"{error.text}\n", error.exit_code)
         except ExecError as error:
             self._fail(f"error: {error}\n", REFUSED)
         else:
@@ -440,4 +442,4 @@ class Program(_Channel, asyncssh.SSHServerSession[bytes]):
         if not self._exited:
             why = str(exc) if exc else "the way to it was lost"
             lost = Unavailable(f"the session ended, or its agent is gone: {why}", hint="see `atoll ps`")
-            self._fail(said(lost), lost.exit_code)
+            self._fail(f"{lost.text}\n", lost.exit_code)

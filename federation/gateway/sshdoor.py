@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
-from atoll.errors import AtollError, Conflict, NotFound, Unauthorized, Unavailable
+from atoll.errors import Conflict, NotFound, Unauthorized, Unavailable
 from atoll.ids import run_id
 from atoll.policy import COMMON
 from atoll.session import Session
@@ -95,8 +95,3 @@ def _run(row: Session, rank: int) -> str:
         text = f": {row.message}" if row.message else ""
         raise Unavailable(f"{row.name} is {row.state}{text}", hint=row.hint or "try again in a moment")
     return run_id(row.id, row.attempt, rank)
-
-
-def said(error: AtollError) -> str:
-    """Return an error as people read it in a terminal."""
-    return f"error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else "")

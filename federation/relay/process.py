@@ -28,10 +28,9 @@ from tunnel import wire
 from tunnel.acceptor import Acceptor, Route
 from tunnel.door import Door
 from tunnel.figures import LaneFigures
-from tunnel.passthrough import POSSIBLE
 from tunnel.relay import Carried, Relay
 from tunnel.reports import Reports
-from tunnel.veil import Veil
+from tunnel.routes import data_routes, user_routes
 
 _log = logging.getLogger("atoll.relay")
 
@@ -64,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(home, options.listen))
     except AtollError as error:
-        print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
+        print(error.text, file=sys.stderr)
         return error.exit_code
     return 0
 
@@ -187,19 +186,13 @@ class Process:
         home = self._home
         routes = {
             wire.ALPN_RELAY: Route(home.server_context(wire.ALPN_RELAY, agents=True), self.agents.accept),
-            wire.ALPN_DATA: Route(home.server_context(wire.ALPN_DATA), self.relay.accept),
+            **data_routes(home.server_context, self.relay),
         }
-        if POSSIBLE:
-            data = home.server_context(wire.ALPN_DATA_SPLICE)
-            routes[wire.ALPN_DATA_SPLICE] = Route(data, self.relay.accept_spliced, end=Veil)
         if self.terms.grant_key and self.terms.grant_key != self._key:
             self._key = self.terms.grant_key
             self._door = Door(self.relay, self._key, self.terms.now, guard=self.visits)
         if self._door is not None:
-            routes[wire.ALPN_USER] = Route(home.server_context(wire.ALPN_USER), self._door.accept)
-            if POSSIBLE:
-                bare = home.server_context(wire.ALPN_USER_SPLICE)
-                routes[wire.ALPN_USER_SPLICE] = Route(bare, self._door.accept, end=Veil)
+            routes |= user_routes(home.server_context, self._door.accept)
         self.acceptor.reroute(routes)
         self.inside.reroute(routes)
 

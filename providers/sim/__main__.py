@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cloud = Sim(options.folder.name, Settings(), FileInventory(options.folder), machines, SystemClock())
         cloud.reclaim(options.machine, options.notice)
     except AtollError as error:
-        print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
+        print(error.text, file=sys.stderr)
         return error.exit_code
     print(f"{options.machine} is taken back in {options.notice:g} s")
     return 0

@@ -14,13 +14,12 @@ from atoll.host.system import SystemChance, SystemClock
 from tests.tunnel.ends import until
 from tests.tunnel.site import AGENT, TlsSite
 from tunnel import wire
-from tunnel.acceptor import Route
 from tunnel.door import Door, Limits, Visit, Way
 from tunnel.grant import BadGrant, Grant, agent_key, relay_key, seal
 from tunnel.identity import AgentIdentity, Authority
 from tunnel.innertls import towards_user
+from tunnel.routes import user_routes
 from tunnel.userstream import Permit, UserStream
-from tunnel.veil import Veil
 
 SECRET = b"s" * 32
 KEY = agent_key(SECRET, AGENT, 0)
@@ -72,10 +71,7 @@ class DoorSite(TlsSite):
         self.door = Door(self.relay, relay_key(SECRET), time.time, self._door_limits, self.guard)
         self.acceptor._routes = {
             **self.acceptor._routes,
-            wire.ALPN_USER: Route(self.authority.user_context(), self.door.accept),
-            wire.ALPN_USER_SPLICE: Route(
-                self.authority.user_context(wire.ALPN_USER_SPLICE), self.door.accept, end=Veil
-            ),
+            **user_routes(self.authority.stream_context, self.door.accept),
         }
         return self
 

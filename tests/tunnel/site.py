@@ -19,7 +19,7 @@ from tunnel.memory import Latency, MemoryNetwork
 from tunnel.redial import RedialledTransport
 from tunnel.relay import Relay
 from tunnel.resumables import Resumables
-from tunnel.veil import Veil
+from tunnel.routes import data_routes
 
 AGENT = "a-1"
 LANES = ("mux", "resumable on mux", "resumable on data")
@@ -130,10 +130,7 @@ class TlsSite(Site):
                 wire.ALPN_CONTROL: Route(
                     self._authority.control_context(), lambda: Link(self.control, side=Side.CONTROL)
                 ),
-                wire.ALPN_DATA: Route(self._authority.data_context(), relay.accept),
-                wire.ALPN_DATA_SPLICE: Route(
-                    self._authority.data_context(wire.ALPN_DATA_SPLICE), relay.accept_spliced, end=Veil
-                ),
+                **data_routes(self._authority.stream_context, relay),
             }
         )
         await self.acceptor.listen("127.0.0.1", 0)

@@ -12,7 +12,7 @@ from atoll.host.pem import blocks, pins
 from tests.tunnel.conftest import join
 from tunnel.certificates import validity
 from tunnel.identity import AgentIdentity, Authority, make_key_and_csr
-from tunnel.wire import CONTROL_NAME
+from tunnel.wire import ALPN_DATA, CONTROL_NAME
 
 NOW = time.time()
 STRANGERS = ("unable to get local issuer certificate", "self-signed certificate in certificate chain")
@@ -58,7 +58,7 @@ def test_both_are_trusted_in_the_overlap_and_only_the_new_one_afterwards(tmp_pat
     after = knows(authority, tmp_path / "after", authority.ca_pem)
     for identity in (before, half, after):
         assert "a-1" in meet(authority.control_context(), identity.context())
-        assert meet(authority.data_context(), identity.data_context()) == "nobody"
+        assert meet(authority.stream_context(ALPN_DATA), identity.data_context()) == "nobody"
     with pytest.raises(Conflict, match="already"):
         authority.rotate(NOW)
     authority.retire(NOW)
@@ -67,7 +67,7 @@ def test_both_are_trusted_in_the_overlap_and_only_the_new_one_afterwards(tmp_pat
     assert meet(authority.control_context(), before.context()) in STRANGERS
     assert meet(authority.control_context(), half.context()) in STRANGERS
     before.trust(authority.ca_pem)
-    assert meet(authority.data_context(), before.data_context()) == "nobody"
+    assert meet(authority.stream_context(ALPN_DATA), before.data_context()) == "nobody"
     assert meet(authority.control_context(), before.context()) in STRANGERS, "by the server, too"
     assert changes == [authority.pin] * 2
     with pytest.raises(Conflict, match="no CA"):

@@ -66,7 +66,7 @@ class Pair:
     def __init__(self, authority: Authority, answer: bytes, name: str = wire.CONTROL_NAME) -> None:
         self.user, self.served = Above(), Above(answer)
         self.client = Veil(trusting(authority, DATA), self.user, name)
-        self.server = Veil(authority.data_context(DATA), self.served)
+        self.server = Veil(authority.stream_context(DATA), self.served)
         self.up, self.down = Pipe(), Pipe()
         self.server.connection_made(self.down)
         self.client.connection_made(self.up)
@@ -149,7 +149,7 @@ async def test_lifted_it_passes_everything_on(authority: Authority) -> None:
 async def test_a_server_that_is_another_is_not_spoken_to(authority: Authority, tmp_path: Path, wrong: str) -> None:
     theirs = Authority.load_or_create(tmp_path, now=time.time()) if wrong == "authority" else authority
     pair = Pair(authority, b"", "another.internal" if wrong == "name" else wire.CONTROL_NAME)
-    pair.server = Veil(theirs.data_context(DATA), pair.served)
+    pair.server = Veil(theirs.stream_context(DATA), pair.served)
     pair.server.connection_made(pair.down)
     pair.carry()
     assert pair.up.closing
