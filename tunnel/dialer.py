@@ -1,8 +1,6 @@
 """How an agent reaches its control plane: outbound TLS connections, through an HTTP proxy if need be."""
 
 import asyncio
-import base64
-import ipaddress
 import logging
 import os
 import socket
@@ -10,8 +8,9 @@ import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
+from atoll.host.proxy import Proxy, proxy_for
 from tunnel.buffered import Buffered
 from tunnel.envelope import secured, veiled
 from tunnel.identity import AgentIdentity
@@ -76,9 +75,11 @@ class TlsDialer:
     @property
     def proxy(self) -> str:
         """`host:port` of the HTTP proxy that it dials through, "" for none; never its user or password."""
-        proxy = proxy_for(self._host, self._port, self._environ)
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        return f"{parts.hostname}:{parts.port or 3128}" if proxy and parts.hostname else ""
+        try:
+            proxy = proxy_for(self._host, self._port, self._environ)
+        except OSError:  # every dial says so
+            return ""
+        return "" if proxy is None else proxy.url.removeprefix("http://")
 
     async def dial(self, make: Callable[[], asyncio.Protocol], *, splice: bool = False) -> None:
         """Connect within `DIAL_TIMEOUT_S`. The certificate is read anew each time: it may have been renewed."""
@@ -209,34 +210,17 @@ def why_not(error: OSError) -> str:
     return str(error) or type(error).__name__
 
 
-def proxy_for(host: str, port: int, environ: Mapping[str, str]) -> str:
-    """Return the URL of the proxy to reach `host` through, "" for none.
-
-    NO_PROXY is a comma list of `*`, host names (which cover their subdomains), addresses and networks
-    (`10.0.0.0/8`), each but a network with an optional `:port`. Loopback never goes through a proxy.
-    """
-    proxy = environ.get("https_proxy") or environ.get("HTTPS_PROXY") or ""
-    excepted = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if not proxy or host == "localhost" or _is_loopback(host):
-        return ""
-    rules = (rule.strip().lower() for rule in excepted.split(","))
-    return "" if any(rule and _covers(rule, host.lower(), port) for rule in rules) else proxy
-
-
 async def connect(host: str, port: int, environ: Mapping[str, str], segment: int = 0) -> socket.socket:
     """Return a connected, non-blocking TCP socket to `host`, tunnelled through a proxy where one is set.
 
     With a `segment` neither end sends longer TCP segments, in bytes.
     """
     proxy = proxy_for(host, port, environ)
-    if not proxy:
+    if proxy is None:
         return await _connect_tcp(host, port, segment)
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    if parts.scheme != "http" or not parts.hostname:
-        raise OSError("HTTPS_PROXY must look like http://[user:password@]host:port")
-    connection = await _connect_tcp(parts.hostname, parts.port or 3128, segment)
+    connection = await _connect_tcp(proxy.host, proxy.port, segment)
     try:
-        await _ask_proxy(connection, host, port, parts)
+        await _ask_proxy(connection, host, port, proxy)
     except BaseException:
         connection.close()
         raise
@@ -264,13 +248,11 @@ async def _connect_tcp(host: str, port: int, segment: int) -> socket.socket:
     raise failure
 
 
-async def _ask_proxy(connection: socket.socket, host: str, port: int, proxy: SplitResult) -> None:
+async def _ask_proxy(connection: socket.socket, host: str, port: int, proxy: Proxy) -> None:
     loop = asyncio.get_running_loop()
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-    if proxy.username is not None:
-        user = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-        lines.append("Proxy-Authorization: Basic " + base64.b64encode(user.encode()).decode())
+    headers = {"Host": target, **proxy.headers}
+    lines = [f"CONNECT {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     await loop.sock_sendall(connection, ("\r\n".join(lines) + "\r\n\r\n").encode())
     reply = b""
     while not reply.endswith(b"\r\n\r\n"):
@@ -278,29 +260,7 @@ async def _ask_proxy(connection: socket.socket, host: str, port: int, proxy: Spl
         part = await loop.sock_recv(connection, 4096)
         reply += part
         if not part or len(reply) > _REPLY_LIMIT:
-            raise ConnectionError(f"the proxy {proxy.hostname} answered CONNECT with no HTTP reply")
+            raise ConnectionError(f"the proxy {proxy.host} answered CONNECT with no HTTP reply")
     status = reply.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
     if len(status) < 2 or status[1] != "200":
-        raise ConnectionError(f"the proxy {proxy.hostname} refused CONNECT to {target}: {' '.join(status[1:])}")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _covers(rule: str, host: str, port: int) -> bool:
-    if rule == "*":
-        return True
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(rule, strict=False)
-    except ValueError:
-        name, colon, wanted = rule.rpartition(":")
-        if colon and wanted.isdecimal():
-            if int(wanted) != port:
-                return False
-            rule = name
-        rule = rule.lstrip("*").lstrip(".")
-        return host == rule or host.endswith(f".{rule}")
+        raise ConnectionError(f"the proxy {proxy.host} refused CONNECT to {target}: {' '.join(status[1:])}")

@@ -162,6 +162,7 @@ class AgentIdentity:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._data_contexts: dict[str, tuple[tuple[int, int], ssl.SSLContext]] = {}
         try:
             about = json.loads((directory / "agent.json").read_text())
             self._agent_id, self._url = str(about["agent"]), str(about["url"])
@@ -232,8 +233,13 @@ class AgentIdentity:
         return self.context(ALPN_RELAY)
 
     def data_context(self, protocol: str = ALPN_DATA) -> ssl.SSLContext:
-        """For data connections to it: the same, but without our certificate."""
-        return self._client_context(protocol)
+        """For data connections to it: the same, but without our certificate. Made anew when the CAs have changed."""
+        found = (self._directory / "ca.pem").stat()
+        stamp = found.st_ino, found.st_mtime_ns
+        kept = self._data_contexts.get(protocol)
+        if kept is None or kept[0] != stamp:
+            kept = self._data_contexts[protocol] = stamp, self._client_context(protocol)
+        return kept[1]
 
     def inner_context(self, client: bytes) -> ssl.SSLContext:
         """For TLS inside a stream: ours is shown, and who has this certificate (DER) is let in. Raises `OSError`."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import AsyncIterator
 from typing import Any, Self, TypeVar
@@ -16,6 +17,7 @@ from atoll.client.calls import Call
 from atoll.client.stream import PAUSE_MAX_S, PAUSE_S, SILENCE_S, EventDecoder, Follow, ServerEvent, Watch
 from atoll.errors import AtollError, Unavailable
 from atoll.host.pem import pins
+from atoll.host.proxy import proxy_for
 from atoll.host.system import SystemChance, SystemClock
 
 T = TypeVar("T")
@@ -168,5 +170,11 @@ class AsyncWire:
             if self.token:
                 headers["Authorization"] = f"Bearer {self.token}"
             connector = aiohttp.TCPConnector(limit=0, ssl=self._trust if secured else True)
-            self._session = aiohttp.ClientSession(connector=connector, headers=headers, trust_env=True)
+            proxy = proxy_for(self.address.host, self.address.port, os.environ) if secured else None
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                headers=headers,
+                proxy=proxy and proxy.url,
+                proxy_auth=aiohttp.BasicAuth(proxy.user, proxy.password) if proxy and proxy.user is not None else None,
+            )
         return self._session

@@ -18,6 +18,7 @@ from atoll.client.calls import Call
 from atoll.client.stream import PAUSE_MAX_S, PAUSE_S, SILENCE_S, EventDecoder, Follow, ServerEvent, Watch
 from atoll.errors import AtollError, Unavailable
 from atoll.host.pem import pins
+from atoll.host.proxy import proxy_for
 from atoll.host.system import SystemChance, SystemClock
 
 T = TypeVar("T")
@@ -161,20 +162,11 @@ class Wire:
 
     def _dial(self, timeout: float) -> socket.socket:
         target = (self.address.host, self.address.port)
-        proxy = _proxy(self.address)
+        proxy = proxy_for(*target, os.environ)
         if proxy is None:
             return socket.create_connection(target, timeout)
         tunnel = http.client.HTTPConnection(proxy.host, proxy.port, timeout=timeout)
-        tunnel.set_tunnel(*target)
+        tunnel.set_tunnel(*target, headers=proxy.headers)
         tunnel.connect()
         sock: socket.socket = tunnel.sock
         return sock
-
-
-def _proxy(address: Address) -> Address | None:
-    """Return the proxy that the environment names for this address, or None."""
-    if not (os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY")):
-        return None
-    from urllib.request import getproxies, proxy_bypass
-
-    return None if proxy_bypass(address.host) else Address.parse(getproxies()["https"])

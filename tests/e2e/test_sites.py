@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import ssl
 import subprocess
@@ -88,9 +89,9 @@ class World:
         path = self.home(site) / "agent" / "agent.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def atoll_at(self, site: str, *words: str) -> "subprocess.Popen[str]":
+    def atoll_at(self, site: str, *words: str, home: Path | None = None) -> "subprocess.Popen[str]":
         """Begin a command on a site's machine."""
-        own = {"ATOLL_HOME": str(self.home(site)), "ATOLL_AGENT_SLOTS": "cpu=2,memory=2GiB"}
+        own = {"ATOLL_HOME": str(home or self.home(site)), "ATOLL_AGENT_SLOTS": "cpu=2,memory=2GiB"}
         if site == "vault":
             own["HTTPS_PROXY"] = self.proxy.url
         plain = {key: value for key, value in self.at.environment.items() if not key.startswith("ATOLL_")}
@@ -225,6 +226,25 @@ def test_all_that_a_proxied_agent_does_goes_through_its_proxy(world: World) -> N
     router = world.sites["vault"].router
     assert router.packets("direct") == 0
     assert router.packets("proxied") > 0
+
+
+def test_people_behind_a_proxy_that_wants_a_password_reach_their_sessions(world: World, tmp_path: Path) -> None:
+    """Each command once: those that ask and end, and those that stay."""
+    asked = len(world.proxy.asked())
+    shutil.copy(world.at.home / "client.json", tmp_path)
+    listed = world.atoll_at("vault", "ps", "-o", "json", home=tmp_path).communicate(timeout=30)[0]
+    assert {session["name"] for session in json.loads(listed)} >= {"vault"}, listed
+    forward = world.atoll_at("vault", "forward", "west", f"0:{APP_PORT}", home=tmp_path)
+    world.adopt(forward)
+    assert forward.stdout is not None
+    told = forward.stdout.readline()
+    found = re.search(r"127\.0\.0\.1:(\d+) ->", told)
+    assert found, told + forward.communicate()[0]
+    with world.sites["vault"].machine.connect("127.0.0.1", int(found[1])) as connection:
+        connection.sendall(b"GET /name HTTP/1.0\r\n\r\n")
+        assert connection.makefile("rb").read().endswith(b"\r\n\r\nwest")
+    assert len(world.proxy.asked()) >= asked + 3  # what is listed, the permit, the stream
+    assert world.sites["vault"].router.packets("direct") == 0
 
 
 def test_links_that_break_with_and_without_a_word_are_noticed_and_lived_through(

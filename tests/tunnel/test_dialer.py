@@ -11,7 +11,7 @@ from tests.tunnel.conftest import join
 from tests.tunnel.ends import Owner, until
 from tests.tunnel.test_tls import Server
 from tests.tunnel.virtual import run
-from tunnel.dialer import TlsDialer, Watched, connect, host_port, proxy_for
+from tunnel.dialer import TlsDialer, Watched, connect, host_port
 from tunnel.identity import Authority
 from tunnel.link import Link, Side
 from tunnel.ways import SEGMENT
@@ -114,34 +114,6 @@ def test_a_dead_end_is_an_os_error(authority: Authority, tmp_path: Path, runner:
             await connect("far.example.org", 443, {"https_proxy": "socks5://127.0.0.1:9"})
 
     runner.run(main())
-
-
-@pytest.mark.parametrize(
-    ("host", "no_proxy", "through"),
-    [
-        ("example.org", "", True),
-        ("example.org", "example.org", False),
-        ("a.example.org", "example.org", False),
-        ("a.example.org", ".example.org", False),
-        ("a.example.org", "*.example.org", False),
-        ("badexample.org", "example.org", True),
-        ("EXAMPLE.org", "x, Example.ORG", False),
-        ("example.org", "example.org:443", False),
-        ("example.org", "example.org:444", True),
-        ("example.org", "*", False),
-        ("10.1.2.3", "10.0.0.0/8", False),
-        ("11.1.2.3", "10.0.0.0/8", True),
-        ("10.1.2.3", "10.1.2.3", False),
-        ("fd00::1", "fd00::/8", False),
-        ("localhost", "", False),
-        ("127.0.0.1", "", False),
-        ("::1", "", False),
-    ],
-)
-def test_which_hosts_go_through_the_proxy(host: str, no_proxy: str, through: bool) -> None:
-    environ = {"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": no_proxy}
-    assert proxy_for(host, 443, environ) == ("http://proxy:3128" if through else "")
-    assert proxy_for(host, 443, {"NO_PROXY": no_proxy}) == ""
 
 
 @pytest.mark.parametrize(
