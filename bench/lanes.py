@@ -96,11 +96,10 @@ class Turns:
         self._added()
 
     def _bulk(self, way: Way, mode: str, streams: int, what: str) -> None:
-        before = way.cpu()
-        took = ask(self._load, way, do="bulk", mode=mode, streams=streams, bytes=self._size)
+        took = ask(self._load, way, do="bulk", mode=mode, streams=streams, bytes=self._size, relays=way.relays)
         self.values[what][way.name].append(took["bytes"] / took["seconds"] / MB)
         if way.relays:
-            self.values[f"relay CPU, {what}"][way.name].append((way.cpu() - before) / (took["bytes"] / GB))
+            self.values[f"relay CPU, {what}"][way.name].append(took["cpu"] / (took["bytes"] / GB))
 
     def _echo(self, way: Way) -> None:
         got = ask(self._load, way, do="echo", count=self._echoes, size=64)
@@ -154,7 +153,7 @@ def shown(measure: str, lane: str, peer: str) -> bool:
     if peer in OURS or (measure, lane, peer) in TARGETS:
         return peer not in OURS
     if lane in BESIDE or peer == CHAIN:
-        return peer in BESIDE.get(lane, ()) and measure not in ("echo p99", "relay CPU, opens")
+        return peer in BESIDE.get(lane, ()) and measure != "echo p99"
     if peer == RAW:
         return lane == "data" and measure.startswith("1 stream")
     if lane == "copy":  # the user's end is a process more: what counts is what the relay does

@@ -23,10 +23,12 @@ from typing import Any, cast
 
 import uvloop
 
+from bench.processes import cpu_of
+
 BLOCK = 256 * 1024
 _HEAD = struct.Struct("!cQ")
 _WAIT_S = 60.0
-GAP_S = 0.05
+GAP_S = 0.01
 """A digest run writes down every pause of the echo that is longer than this."""
 
 
@@ -134,7 +136,8 @@ def _expect(connection: socket.socket, size: int) -> bytes:
 class Bulk:
     """Many bytes on several streams, one way: every stream is open before the clock starts.
 
-    What comes down may be cut off after `most` seconds; `moved` counts the bytes.
+    What comes down may be cut off after `most` seconds; `moved` counts the bytes, `cpu` the processor seconds that the
+    processes `relays` used for them.
     """
 
     def __init__(self, order: dict[str, Any]) -> None:
@@ -142,7 +145,9 @@ class Bulk:
         self._most = float(order.get("most", math.inf))
         congestion = order.get("congestion", "")
         self._streams = [connect(order["host"], order["port"], congestion) for _ in range(order["streams"])]
+        self._relays = order.get("relays", ())
         self.moved = 0
+        self.cpu = 0.0
         self._failures: list[Exception] = []
 
     def run(self) -> float:
@@ -152,12 +157,14 @@ class Bulk:
         for stream in self._streams:
             _expect(stream, 1)
         threads = [threading.Thread(target=self._one, args=(stream,)) for stream in self._streams]
+        self.cpu -= sum(map(cpu_of, self._relays))
         began = time.perf_counter()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         took = time.perf_counter() - began
+        self.cpu += sum(map(cpu_of, self._relays))
         for stream in self._streams:
             stream.close()
         if self._failures:
@@ -192,9 +199,9 @@ class Bulk:
 
 
 def bulk(order: dict[str, Any]) -> dict[str, Any]:
-    """Move `bytes` over `streams` streams, `mode` U or D, for at most `most` seconds (D)."""
+    """Move `bytes` over `streams` streams, `mode` U or D, for at most `most` seconds (D), by the processes `relays`."""
     moving = Bulk(order)
-    return {"seconds": moving.run(), "bytes": moving.moved}
+    return {"seconds": moving.run(), "bytes": moving.moved, "cpu": moving.cpu}
 
 
 def echo(order: dict[str, Any]) -> dict[str, Any]:
