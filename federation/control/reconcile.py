@@ -7,6 +7,11 @@ import structlog
 
 log = structlog.get_logger("control")
 
+REST = 3.0
+"""After a round hints wait for so many times as long as it took: rounds leave most of the process to others."""
+REST_MOST_S = 0.25
+"""But no longer than this: what takes long waits for others, for a cloud perhaps."""
+
 
 class Reconciler:
     """Runs `work` again and again: at once when hinted, else every `every` seconds.
@@ -46,19 +51,22 @@ class Reconciler:
             self._task = None
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
-            pause = self._every
+            pause, began = self._every, loop.time()
             self._hint.clear()
             try:
                 sooner = await self._work()
                 pause = self._every if sooner is None else min(sooner, self._every)
-                self._done_at = asyncio.get_running_loop().time()
+                self._done_at = loop.time()
             except Exception as error:
                 self.failures += 1
                 log.error("round failed", reconciler=self.name, error=repr(error), exc_info=True)
             self.rounds += 1
+            rest = min(REST * (loop.time() - began), REST_MOST_S, pause)
+            await asyncio.sleep(rest)
             try:
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(pause - rest):
                     await self._hint.wait()
             except TimeoutError:
                 continue
