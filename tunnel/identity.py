@@ -28,6 +28,8 @@ AGENT_TTL_S = 86_400.0
 SERVER_TTL_S = 90 * 86_400.0
 SERVER_RENEW_S = 30 * 86_400.0
 """A server certificate with less than this left is issued anew."""
+_CONTEXTS_LIMIT = 64
+"""Most TLS contexts that an agent keeps: each user of blind streams needs one."""
 SERVER_NAMES = (CONTROL_NAME, "localhost", "*.localhost", "127.0.0.1", "::1")
 """What every server certificate covers, besides the names its owner gives."""
 
@@ -162,7 +164,7 @@ class AgentIdentity:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._data_contexts: dict[str, tuple[tuple[int, int], ssl.SSLContext]] = {}
+        self._contexts: dict[tuple[str | bytes, int, int], ssl.SSLContext] = {}
         try:
             about = json.loads((directory / "agent.json").read_text())
             self._agent_id, self._url = str(about["agent"]), str(about["url"])
@@ -233,25 +235,33 @@ class AgentIdentity:
         return self.context(ALPN_RELAY)
 
     def data_context(self, protocol: str = ALPN_DATA) -> ssl.SSLContext:
-        """For data connections to it: the same, but without our certificate. Made anew when the CAs have changed."""
-        found = (self._directory / "ca.pem").stat()
-        stamp = found.st_ino, found.st_mtime_ns
-        kept = self._data_contexts.get(protocol)
-        if kept is None or kept[0] != stamp:
-            kept = self._data_contexts[protocol] = stamp, self._client_context(protocol)
-        return kept[1]
+        """For data connections to it: the same, but without our certificate."""
+        return self._kept(protocol, "ca.pem", lambda: self._client_context(protocol))
 
     def inner_context(self, client: bytes) -> ssl.SSLContext:
         """For TLS inside a stream: ours is shown, and who has this certificate (DER) is let in. Raises `OSError`."""
-        context = _server_context(self._directory / "cert.pem", self._directory / "key.pem", ALPN_INNER)
-        context.load_verify_locations(cadata=client)
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.num_tickets = 0
-        return context
+        return self._kept(client, "cert.pem", lambda: self._inner_context(client))
 
     def direct_context(self, protocol: str = ALPN_USER) -> ssl.SSLContext:
         """For users at the agent's own door: our certificate is shown, theirs is a grant. Raises `OSError`."""
         context = _server_context(self._directory / "cert.pem", self._directory / "key.pem", protocol)
+        context.num_tickets = 0
+        return context
+
+    def _kept(self, purpose: str | bytes, file: str, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+        """Return the context that was made for a purpose with the present version of a file."""
+        found = (self._directory / file).stat()
+        key = purpose, found.st_ino, found.st_mtime_ns
+        if key not in self._contexts:
+            if len(self._contexts) >= _CONTEXTS_LIMIT:
+                self._contexts.clear()
+            self._contexts[key] = make()
+        return self._contexts[key]
+
+    def _inner_context(self, client: bytes) -> ssl.SSLContext:
+        context = _server_context(self._directory / "cert.pem", self._directory / "key.pem", ALPN_INNER)
+        context.load_verify_locations(cadata=client)
+        context.verify_mode = ssl.CERT_REQUIRED
         context.num_tickets = 0
         return context
 

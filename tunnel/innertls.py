@@ -279,9 +279,15 @@ class OwnKey:
         self._pem = certificates.new_own(self._key, now=now, ttl_s=_OWN_S)
         self.certificate = ssl.PEM_cert_to_DER_cert(self._pem)
         """What the agent is told of it, DER."""
+        self._contexts: dict[str, ssl.SSLContext] = {}
 
     def context(self, ca: str) -> ssl.SSLContext:
-        """Return the context for agents whose certificates `ca` (PEM) signs. Raises `OSError`."""
+        """Return the context for agents whose certificates `ca` (PEM) signs, made once. Raises `OSError`."""
+        if ca not in self._contexts:
+            self._contexts[ca] = self._make_context(ca)
+        return self._contexts[ca]
+
+    def _make_context(self, ca: str) -> ssl.SSLContext:
         from tempfile import TemporaryDirectory  # here: agents load this module, and need no folders
 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

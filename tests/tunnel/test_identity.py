@@ -6,6 +6,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ from tunnel.identity import (
     peer_of,
     write_private,
 )
+from tunnel.innertls import OwnKey
+from tunnel.wire import ALPN_DATA_SPLICE
 
 NOW = 1_800_000_000.0
 
@@ -136,6 +139,25 @@ def test_an_identity_on_disk(tmp_path: Path) -> None:
     with pytest.raises(Invalid):
         identity.renew("nonsense")
     assert AgentIdentity(home).expires_at == NOW + 40_000 + AGENT_TTL_S
+
+
+def test_contexts_are_made_once_and_anew_with_what_they_are_made_of(authority: Authority, tmp_path: Path) -> None:
+    identity = join(authority, tmp_path / "agent", "https://x")
+    users = [OwnKey(time.time()) for _ in range(2)]
+    data, inner = identity.data_context(), identity.inner_context(users[0].certificate)
+    assert data is identity.data_context() is not identity.data_context(ALPN_DATA_SPLICE)
+    assert inner is identity.inner_context(users[0].certificate) is not identity.inner_context(users[1].certificate)
+    assert users[0].context(authority.ca_pem) is users[0].context(authority.ca_pem)
+
+    other = Authority.load_or_create(tmp_path / "other", now=NOW)
+    identity.trust(authority.ca_pem + other.ca_pem)
+    assert len(data.get_ca_certs()) == 1
+    assert len(identity.data_context().get_ca_certs()) == 2
+    identity.renew(authority.sign_agent(make_key_and_csr(tmp_path / "agent"), "a-1", now=NOW))
+    assert identity.inner_context(users[0].certificate) is not inner
+    for number in range(200):
+        identity.data_context(str(number))
+    assert len(identity._contexts) <= 64
 
 
 def test_an_own_certificate_for_https(authority: Authority, tmp_path: Path) -> None:
