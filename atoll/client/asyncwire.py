@@ -174,7 +174,7 @@ class AsyncWire:
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 headers=headers,
-                proxy=proxy and proxy.url,
+                proxy=proxy.url if proxy else None,
                 proxy_auth=aiohttp.BasicAuth(proxy.user, proxy.password) if proxy and proxy.user is not None else None,
             )
         return self._session
