@@ -10,6 +10,7 @@ from functools import partial
 from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
+from atoll.errors import Invalid
 from atoll.host.proxy import Proxy, proxy_for
 from tunnel.buffered import Buffered
 from tunnel.envelope import secured, veiled
@@ -77,7 +78,7 @@ class TlsDialer:
         """`host:port` of the HTTP proxy that it dials through, "" for none; never its user or password."""
         try:
             proxy = proxy_for(self._host, self._port, self._environ)
-        except OSError:  # every dial says so
+        except Invalid:  # every dial says so
             return ""
         return "" if proxy is None else proxy.url.removeprefix("http://")
 
@@ -215,7 +216,10 @@ async def connect(host: str, port: int, environ: Mapping[str, str], segment: int
 
     With a `segment` neither end sends longer TCP segments, in bytes.
     """
-    proxy = proxy_for(host, port, environ)
+    try:
+        proxy = proxy_for(host, port, environ)
+    except Invalid as error:
+        raise OSError(error.message) from error
     if proxy is None:
         return await _connect_tcp(host, port, segment)
     connection = await _connect_tcp(proxy.host, proxy.port, segment)

@@ -4,6 +4,8 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from atoll.errors import Invalid
+
 PORT = 3128
 """Where a proxy is whose URL has no port."""
 
@@ -31,7 +33,7 @@ class Proxy:
 
 
 def proxy_for(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
-    """Return the proxy to reach `host` through, None for none. Raises `OSError` for a URL that names no HTTP proxy.
+    """Return the proxy to reach `host` through, None for none. Raises `Invalid` for a URL that names no HTTP proxy.
 
     HTTPS_PROXY is its URL. NO_PROXY is a comma list of `*`, host names (which cover their subdomains), addresses and
     networks (`10.0.0.0/8`), each but a network with an optional `:port`. Loopback never goes through a proxy.
@@ -53,7 +55,10 @@ def _parsed(url: str) -> Proxy:
     except ValueError:
         host, port = None, 0
     if not host or parts.scheme != "http":
-        raise OSError("HTTPS_PROXY must look like http://[user:password@]host:port")
+        raise Invalid(
+            "HTTPS_PROXY must look like http://[user:password@]host:port",
+            hint="correct it, or name the hosts that need no proxy in NO_PROXY",
+        )
     user = None if parts.username is None else unquote(parts.username)
     return Proxy(host, port, user, unquote(parts.password or ""))
 

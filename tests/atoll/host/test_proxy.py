@@ -2,6 +2,7 @@
 
 import pytest
 
+from atoll.errors import Invalid
 from atoll.host.proxy import Proxy, proxy_for
 
 
@@ -49,7 +50,7 @@ def test_how_a_proxy_is_named(url: str, proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("url", ["https://proxy", "socks5://proxy", "http://", "http://proxy:port"])
 def test_what_is_no_http_proxy_is_refused(url: str) -> None:
-    with pytest.raises(OSError, match="HTTPS_PROXY must look like"):
+    with pytest.raises(Invalid, match="HTTPS_PROXY must look like"):
         proxy_for("example.org", 443, {"https_proxy": url})
 
 
