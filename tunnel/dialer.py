@@ -80,7 +80,7 @@ class TlsDialer:
             proxy = proxy_for(self._host, self._port, self._environ)
         except Invalid:  # every dial says so
             return ""
-        return "" if proxy is None else proxy.url.removeprefix("http://")
+        return "" if proxy is None else proxy.address
 
     async def dial(self, make: Callable[[], asyncio.Protocol], *, splice: bool = False) -> None:
         """Connect within `DIAL_TIMEOUT_S`. The certificate is read anew each time: it may have been renewed."""

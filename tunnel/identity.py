@@ -135,17 +135,11 @@ class Authority:
 
     def control_context(self) -> ssl.SSLContext:
         """For `ALPN_CONTROL`: a client certificate of this CA is required."""
-        context = _server_context(*self._server, ALPN_CONTROL)
-        context.load_verify_locations(cadata=self.ca_pem)
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.num_tickets = 0  # agents hold one connection: a ticket would only cost memory
-        return context
+        return _server_context(*self._server, ALPN_CONTROL, clients=self.ca_pem)
 
     def stream_context(self, protocol: str) -> ssl.SSLContext:
         """For data connections and users' streams: no client certificate, for a token is a quarter of the cost."""
-        context = _server_context(*self._server, protocol)
-        context.num_tickets = 0
-        return context
+        return _server_context(*self._server, protocol)
 
     def join_context(self) -> ssl.SSLContext:
         """For `ALPN_JOIN`: our server certificate, no client certificate."""
@@ -227,7 +221,7 @@ class AgentIdentity:
     def context(self, protocol: str = ALPN_CONTROL) -> ssl.SSLContext:
         """For dialling the control plane or (`ALPN_RELAY`) a relay: TLS 1.3, its certificate by our CA, and ours."""
         context = self._client_context(protocol)
-        context.load_cert_chain(self._directory / "cert.pem", self._directory / "key.pem")
+        context.load_cert_chain(*self._certificate)
         return context
 
     def relay_context(self) -> ssl.SSLContext:
@@ -240,13 +234,15 @@ class AgentIdentity:
 
     def inner_context(self, client: bytes) -> ssl.SSLContext:
         """For TLS inside a stream: ours is shown, and who has this certificate (DER) is let in. Raises `OSError`."""
-        return self._kept(client, "cert.pem", lambda: self._inner_context(client))
+        return self._kept(client, "cert.pem", lambda: _server_context(*self._certificate, ALPN_INNER, clients=client))
 
     def direct_context(self, protocol: str = ALPN_USER) -> ssl.SSLContext:
         """For users at the agent's own door: our certificate is shown, theirs is a grant. Raises `OSError`."""
-        context = _server_context(self._directory / "cert.pem", self._directory / "key.pem", protocol)
-        context.num_tickets = 0
-        return context
+        return _server_context(*self._certificate, protocol)
+
+    @property
+    def _certificate(self) -> tuple[Path, Path]:
+        return self._directory / "cert.pem", self._directory / "key.pem"
 
     def _kept(self, purpose: str | bytes, file: str, make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         """Return the context that was made for a purpose with the present version of a file."""
@@ -257,13 +253,6 @@ class AgentIdentity:
                 self._contexts.clear()
             self._contexts[key] = make()
         return self._contexts[key]
-
-    def _inner_context(self, client: bytes) -> ssl.SSLContext:
-        context = _server_context(self._directory / "cert.pem", self._directory / "key.pem", ALPN_INNER)
-        context.load_verify_locations(cadata=client)
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.num_tickets = 0
-        return context
 
     def _client_context(self, protocol: str) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -345,9 +334,17 @@ def _serves(path: Path, key: bytes, roots: Roots, names: Sequence[str], now: flo
     return fresh and certificates.signed_by(pem, roots.pem, key) and certificates.server_names(pem) >= set(names)
 
 
-def _server_context(certificate: Path, key: Path, protocol: str) -> ssl.SSLContext:
+def _server_context(
+    certificate: Path, key: Path, protocol: str, *, clients: str | bytes | None = None
+) -> ssl.SSLContext:
+    """Return the context of a server; its clients must show a certificate that `clients` (PEM or DER) vouches for."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols([protocol])
+    if protocol != "http/1.1":
+        context.num_tickets = 0  # who comes back to these proves anew who it is: a ticket would only cost memory
+    if clients is not None:
+        context.load_verify_locations(cadata=clients)
+        context.verify_mode = ssl.CERT_REQUIRED
     return context
